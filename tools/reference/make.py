@@ -18,7 +18,7 @@ from transformers.utils import logging  # noqa: E402
 
 from common import FIXTURES  # noqa: E402
 
-ROOMS = ["text", "denoise", "autoencoder"]
+ROOMS = ["prompt", "text", "denoise", "schedule", "autoencoder", "pipeline"]
 
 
 def main() -> None:
