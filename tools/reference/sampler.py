@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--png", type=Path)
     args = parser.parse_args()
 
+    diffusers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
     sampler = Sampler(args.model, args.text_encoder)
     width, height = map(int, args.size.split("x")) if args.size else sampler.index["sizes"][0]
