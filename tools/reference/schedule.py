@@ -1,14 +1,30 @@
 """Noise schedules: plain numbers, whole runs with a fake model in the model's place."""
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 from common import generator, randn, save_json
+
+SHAPE = (1, 1, 2, 3)  # some classes look at the channels
+
+
+def numbers(tensor: torch.Tensor) -> list:
+    """Each f32 in the fewest digits that read back as the same f32."""
+    return [float(str(v)) for v in tensor.float().flatten().numpy()]
+
+
+def config_of(scheduler) -> dict:
+    return json.loads(scheduler.to_json_string())
+
+
+# --- flow matching as Inkbloom's own models use it ---
 
 FLOW_MATCH = {
     "plain": {},
@@ -23,38 +39,29 @@ FLOW_MATCH = {
 }
 
 
-def numbers(tensor: torch.Tensor) -> list:
-    """Each f32 in the fewest digits that read back as the same f32."""
-    return [float(str(v)) for v in tensor.float().numpy()]
-
-
 def flux_sigmas(steps: int) -> np.ndarray:
     """What diffusers' FluxPipeline hands the scheduler."""
     return np.linspace(1.0, 1 / steps, steps)
 
 
-def fake_velocity(x: torch.Tensor) -> torch.Tensor:
-    return 0.3 * x + 0.1
-
-
 def flow_match_euler(path: Path) -> None:
-    x_0 = randn(generator(path.name), 6)
+    x_0 = randn(generator(path.name), *SHAPE)
     runs = []
     for name, config in FLOW_MATCH.items():
         for steps in (1, 2, 4, 20, 25, 50):
             if steps == 1 and config.get("shift_terminal"):
                 continue  # the reference divides by zero there
-            scheduler = FlowMatchEulerDiscreteScheduler(**config)
+            scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**config)
             scheduler.set_timesteps(sigmas=flux_sigmas(steps))
             x = x_0
             trajectory = [numbers(x)]
             for t in scheduler.timesteps:
-                x = scheduler.step(fake_velocity(x), t, x).prev_sample
+                x = scheduler.step(0.3 * x + 0.1, t, x).prev_sample
                 trajectory.append(numbers(x))
             runs.append(
                 dict(
                     name=name,
-                    config=json.loads(scheduler.to_json_string()),
+                    config=config_of(scheduler),
                     steps=steps,
                     sigmas=numbers(scheduler.sigmas),
                     timesteps=numbers(scheduler.timesteps),
@@ -64,5 +71,282 @@ def flow_match_euler(path: Path) -> None:
     save_json(path.with_suffix(".json"), dict(velocity="0.3 * x + 0.1", runs=runs), separators=(",", ":"))
 
 
+# --- every class, as the classic pipelines use it ---
+
+STABLE_DIFFUSION = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+COSINE = dict(beta_schedule="squaredcos_cap_v2")
+V = dict(prediction_type="v_prediction")
+SAMPLE = dict(prediction_type="sample")
+ZERO_SNR = dict(rescale_betas_zero_snr=True, timestep_spacing="trailing") | V
+SPACINGS = {
+    "leading": dict(timestep_spacing="leading"),
+    "leading_offset": dict(timestep_spacing="leading", steps_offset=1),
+    "trailing": dict(timestep_spacing="trailing"),
+    "linspace": dict(timestep_spacing="linspace"),
+}
+
+# Per class: its name, what every run has, then its variations. In a variation `steps` (default 8), `begin` (the first step of an
+# image-to-image run), `set` (further arguments of set_timesteps) and `step` (of step) are the run's; the rest is config.
+CLASSES = {
+    "ddpm": (
+        "DDPMScheduler",
+        STABLE_DIFFUSION | dict(clip_sample=False),
+        SPACINGS
+        | {
+            "one_step": dict(steps=1),
+            "many_steps": dict(steps=50),
+            "v": V,
+            "sample": SAMPLE,
+            "linear_clipped": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=True),
+            "cosine_clip_range": COSINE | dict(clip_sample=True, clip_sample_range=1.5),
+            "zero_snr": ZERO_SNR,
+            "fixed_small_log": dict(variance_type="fixed_small_log"),
+            "fixed_large": dict(variance_type="fixed_large"),
+            "begin": dict(begin=5),
+        },
+    ),
+    "ddim": (
+        "DDIMScheduler",
+        STABLE_DIFFUSION | dict(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        SPACINGS
+        | {
+            "one_step": dict(steps=1),
+            "many_steps": dict(steps=50),
+            "seven_steps": dict(steps=7),
+            "v": V,
+            "sample": SAMPLE,
+            "alpha_to_one": dict(set_alpha_to_one=True),
+            "eta": dict(step=dict(eta=0.7)),
+            "eta_one_v": V | dict(step=dict(eta=1.0)),
+            "linear_clipped": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=True),
+            "cosine": COSINE,
+            "zero_snr": ZERO_SNR,
+            "begin": dict(begin=3),
+        },
+    ),
+    "dpm_solver_multistep": (
+        "DPMSolverMultistepScheduler",
+        STABLE_DIFFUSION,
+        SPACINGS
+        | {
+            "one_step": dict(steps=1),
+            "two_steps": dict(steps=2),
+            "twenty_steps": dict(steps=20),
+            "twenty_five_steps": dict(steps=25),
+            "first_order": dict(solver_order=1),
+            "third_order": dict(solver_order=3),
+            "heun": dict(solver_type="heun"),
+            "v": V,
+            "sample": SAMPLE,
+            "karras": dict(use_karras_sigmas=True),
+            "karras_twenty": dict(use_karras_sigmas=True, steps=20),
+            "exponential": dict(use_exponential_sigmas=True),
+            "beta": dict(use_beta_sigmas=True),
+            "lu_lambdas": dict(use_lu_lambdas=True),
+            "sigma_min": dict(final_sigmas_type="sigma_min"),
+            "sigma_min_karras": dict(final_sigmas_type="sigma_min", use_karras_sigmas=True),
+            "not_lower_order_final": dict(lower_order_final=False, final_sigmas_type="sigma_min"),
+            "not_lower_order_final_long": dict(lower_order_final=False, final_sigmas_type="sigma_min", steps=16),
+            "euler_at_final": dict(euler_at_final=True, final_sigmas_type="sigma_min", steps=16),
+            "sde": dict(algorithm_type="sde-dpmsolver++"),
+            "sde_first_order": dict(algorithm_type="sde-dpmsolver++", solver_order=1),
+            "sde_heun": dict(algorithm_type="sde-dpmsolver++", solver_type="heun"),
+            "sde_karras": dict(algorithm_type="sde-dpmsolver++", use_karras_sigmas=True, steps=20),
+            "cosine_clipped_lambda": COSINE | dict(lambda_min_clipped=-5.1),
+            "linear": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"),
+            "zero_snr": ZERO_SNR,
+            "flow": dict(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+            "begin": dict(begin=4),
+            "begin_karras": dict(begin=4, use_karras_sigmas=True),
+        },
+    ),
+    "euler": (
+        "EulerDiscreteScheduler",
+        STABLE_DIFFUSION,
+        SPACINGS
+        | {
+            "one_step": dict(steps=1),
+            "turbo": dict(steps=1, timestep_spacing="trailing"),
+            "many_steps": dict(steps=50),
+            "v": V,
+            "v_continuous": V | dict(timestep_type="continuous", sigma_min=0.002, sigma_max=80.0),
+            "sample_is_x0": SAMPLE | dict(steps=4),
+            "karras": dict(use_karras_sigmas=True),
+            "exponential": dict(use_exponential_sigmas=True),
+            "beta": dict(use_beta_sigmas=True),
+            "log_linear": dict(interpolation_type="log_linear"),
+            "sigma_min": dict(final_sigmas_type="sigma_min"),
+            "cosine": COSINE,
+            "linear": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"),
+            "zero_snr": ZERO_SNR,
+            "churn": dict(step=dict(s_churn=2.0, s_noise=1.1)),
+            "begin": dict(begin=3),
+        },
+    ),
+    "euler_ancestral": (
+        "EulerAncestralDiscreteScheduler",
+        STABLE_DIFFUSION,
+        SPACINGS
+        | {
+            "one_step": dict(steps=1),
+            "turbo": dict(steps=1, timestep_spacing="trailing"),
+            "many_steps": dict(steps=30),
+            "v": V,
+            "cosine": COSINE,
+            "linear": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"),
+            "zero_snr": ZERO_SNR,
+            "begin": dict(begin=3),
+        },
+    ),
+    "pndm": (
+        "PNDMScheduler",
+        STABLE_DIFFUSION | dict(skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1),
+        SPACINGS
+        | {
+            "one_step": dict(steps=1),
+            "three_steps": dict(steps=3),
+            "many_steps": dict(steps=50),
+            "with_prk": dict(skip_prk_steps=False, steps=10),
+            "v": V,
+            "alpha_to_one": dict(set_alpha_to_one=True),
+            "linear": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"),
+            "cosine": COSINE,
+            "begin": dict(begin=3),
+        },
+    ),
+    "lcm": (
+        "LCMScheduler",
+        STABLE_DIFFUSION,
+        {
+            "plain": dict(steps=4),
+            "one_step": dict(steps=1),
+            "two_steps": dict(steps=2),
+            "eight_steps": dict(steps=8),
+            "v": V | dict(steps=4),
+            "sample": SAMPLE | dict(steps=4),
+            "clipped": dict(steps=4, clip_sample=True),
+            "cosine": COSINE | dict(steps=4),
+            "other_scaling": dict(steps=4, timestep_scaling=7.0, set_alpha_to_one=False),
+            "original_steps": dict(steps=5, original_inference_steps=40),
+            "zero_snr": V | dict(steps=4, rescale_betas_zero_snr=True),
+            "strength": dict(steps=4, set=dict(strength=0.5)),
+            "begin": dict(steps=4, begin=2),
+        },
+    ),
+    "tcd": (
+        "TCDScheduler",
+        STABLE_DIFFUSION,
+        {
+            "plain": dict(steps=4),
+            "one_step": dict(steps=1),
+            "eight_steps": dict(steps=8),
+            "no_noise": dict(steps=4, step=dict(eta=0.0)),
+            "all_noise": dict(steps=4, step=dict(eta=1.0)),
+            "v": V | dict(steps=4),
+            "sample": SAMPLE | dict(steps=4),
+            "alpha_not_one": dict(steps=4, set_alpha_to_one=False),
+            "strength": dict(steps=4, set=dict(strength=0.5)),
+        },
+    ),
+    "flow_match_euler": (
+        "FlowMatchEulerDiscreteScheduler",
+        {},
+        {
+            "plain": {},
+            "shift_3": dict(shift=3.0),
+            "many_steps": dict(steps=28, shift=3.0),
+            "dynamic": dict(use_dynamic_shifting=True, set=dict(mu=0.8)),
+            "dynamic_linear": dict(use_dynamic_shifting=True, time_shift_type="linear", set=dict(mu=1.6)),
+            "stochastic": dict(stochastic_sampling=True, shift=1.5),
+            "begin": dict(begin=3, shift=3.0),
+        },
+    ),
+    "flow_match_heun": (
+        "FlowMatchHeunDiscreteScheduler",
+        {},
+        {
+            "plain": {},
+            "one_step": dict(steps=1),
+            "shift_3": dict(shift=3.0),
+            "many_steps": dict(steps=20, shift=1.5),
+        },
+    ),
+}
+
+
+def run(name: str, scheduler, x_0, noise, gen, steps: int = 8, begin: int = 0, set=None, step=None) -> dict:
+    scheduler.set_timesteps(steps, **(set or {}))
+    add_noise = getattr(scheduler, "add_noise", None) or scheduler.scale_noise
+    timesteps = scheduler.timesteps[begin:]
+    if begin:
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(begin)
+        x = add_noise(x_0, *((timesteps[:1], noise) if add_noise.__name__ == "scale_noise" else (noise, timesteps[:1])))
+    else:
+        x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+
+    drawn = []
+
+    def draw(shape, **_):
+        drawn.append(randn(gen, *shape))
+        return drawn[-1]
+
+    result = dict(
+        name=name,
+        config=config_of(scheduler),
+        steps=steps,
+        begin=begin,
+        set_timesteps=set or {},
+        step=step or {},
+        init_noise_sigma=float(getattr(scheduler, "init_noise_sigma", 1.0)),
+        timesteps=numbers(scheduler.timesteps),
+        x=[numbers(x)],
+        model_input=[],
+        noise=[],
+    )
+    if hasattr(scheduler, "sigmas"):
+        result["sigmas"] = numbers(scheduler.sigmas)
+    with patch.object(sys.modules[type(scheduler).__module__], "randn_tensor", draw, create=True):
+        for t in timesteps:
+            scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            output = 0.3 * scaled + 0.0001 * t.float()
+            drawn.clear()
+            x = scheduler.step(output, t, x, **(step or {})).prev_sample
+            result["model_input"].append(numbers(scaled))
+            result["noise"].append(numbers(drawn[0]) if drawn else None)
+            result["x"].append(numbers(x))
+    if not all(np.isfinite(v) for v in result["x"][-1]):
+        raise ValueError(f"{type(scheduler).__name__} {name} is not finite")
+    return result
+
+
+def full_runs(path: Path, class_name: str, base: dict, variations: dict) -> None:
+    gen = generator(class_name)
+    x_0, noise = randn(gen, *SHAPE), randn(gen, *SHAPE)
+    runs = []
+    for name, variation in variations.items():
+        arguments = {k: v for k, v in variation.items() if k in ("steps", "begin", "set", "step")}
+        config = base | {k: v for k, v in variation.items() if k not in arguments}
+        scheduler = getattr(diffusers, class_name)(**config)
+        runs.append(run(name, scheduler, x_0, noise, generator(f"{class_name} {name}"), **arguments))
+    value = dict(model="0.3 * model_input + 0.0001 * t", x_0=numbers(x_0), noise=numbers(noise), runs=runs)
+    save_json(path.with_suffix(".json"), value, separators=(",", ":"))
+
+
+def alphas_cumprod(path: Path) -> None:
+    """The training schedules themselves, every 37th of 1000 steps, the last among them."""
+    indices = list(range(0, 1000, 37))
+    tables = []
+    for config in (STABLE_DIFFUSION, dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"), COSINE):
+        for rescale in (False, True):
+            config = config | dict(rescale_betas_zero_snr=rescale)
+            alphas = diffusers.DDPMScheduler(**config).alphas_cumprod
+            tables.append(dict(config=config, alphas_cumprod=numbers(alphas[indices])))
+    save_json(path.with_suffix(".json"), dict(indices=indices, tables=tables), separators=(",", ":"))
+
+
 def cases() -> dict:
-    return {"denoise/flow_match_euler": flow_match_euler}
+    return {"denoise/flow_match_euler": flow_match_euler, "schedule/alphas_cumprod": alphas_cumprod} | {
+        f"schedule/{file}": partial(full_runs, class_name=name, base=base, variations=variations)
+        for file, (name, base, variations) in CLASSES.items()
+    }
