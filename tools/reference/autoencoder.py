@@ -3,7 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
+from safetensors.torch import load_file, save_file
 
 from common import clean, generator, randn, randomise, save_case
 
@@ -52,6 +53,45 @@ KL = {
         size=(6, 10), block_out_channels=(12,), layers_per_block=2, norm_num_groups=4, latent_channels=4,
         use_quant_conv=False, act_fn="gelu",
     ),
+    "kl_attention_blocks": dict(
+        size=(12, 16), block_out_channels=(8, 16, 16), layers_per_block=2, norm_num_groups=4, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D", "AttnUpDecoderBlock2D"),
+    ),
+    "kl_published_names": dict(
+        size=(8, 16), block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, latent_channels=4,
+        published_names=True,
+    ),
+}
+
+SANA_BLOCKS = ("ResBlock", "ResBlock", "EfficientViTBlock", "EfficientViTBlock")
+
+DC = {
+    # Sana's and Nitro-E's: interpolating upsamplers, RMS norms.
+    "dc_sana": dict(
+        size=(16, 24), latent_channels=4, attention_head_dim=4, encoder_block_types=SANA_BLOCKS,
+        decoder_block_types=SANA_BLOCKS, encoder_block_out_channels=(8, 8, 16, 16),
+        decoder_block_out_channels=(8, 8, 16, 16), encoder_layers_per_block=(1, 1, 2, 1),
+        decoder_layers_per_block=(1, 2, 1, 1), encoder_qkv_multiscales=((), (), (5,), (5,)),
+        decoder_qkv_multiscales=((), (), (5,), (5,)), upsample_block_type="interpolate",
+        downsample_block_type="Conv", scaling_factor=0.41407,
+    ),
+    # The ImageNet ones: no layers at full size, pixel (un)shuffle, batch norms.
+    "dc_imagenet": dict(
+        size=(24, 16), latent_channels=4, attention_head_dim=8, encoder_block_types=SANA_BLOCKS,
+        decoder_block_types=SANA_BLOCKS, encoder_block_out_channels=(8, 8, 16, 16),
+        decoder_block_out_channels=(8, 8, 16, 16), encoder_layers_per_block=(0, 1, 1, 1),
+        decoder_layers_per_block=(0, 1, 1, 2), encoder_qkv_multiscales=((), (), (), ()),
+        decoder_qkv_multiscales=((), (), (), ()), decoder_norm_types=("batch_norm", "batch_norm", "rms_norm", "rms_norm"),
+        decoder_act_fns=("relu", "relu", "silu", "silu"),
+    ),
+    "dc_no_shortcuts": dict(
+        size=(8, 12), in_channels=4, latent_channels=6, attention_head_dim=6,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"), decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(6, 12), decoder_block_out_channels=(6, 12), encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 2), encoder_qkv_multiscales=((), (3, 5)), decoder_qkv_multiscales=((), (3, 5)),
+        encoder_out_shortcut=False, decoder_in_shortcut=False, decoder_conv_act_fn="silu",
+    ),
 }
 
 
@@ -65,12 +105,22 @@ def tiny(folder: Path, size: tuple[int, int], **config) -> None:
     save_case(clean(folder), model, dict(image=image, latent=latent, z=z, decoded=decoded))
 
 
-def kl(folder: Path, size: tuple[int, int], **config) -> None:
+def to_published_names(path: Path) -> None:
+    """What the first Stable Diffusion checkpoints call the attention's parts."""
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = {}
+    for name, tensor in load_file(path).items():
+        for new_part, old_part in old.items():
+            name = name.replace(f".{new_part}.", f".{old_part}.")
+        tensors[name] = tensor
+    save_file(tensors, path, metadata=dict(format="pt"))
+
+
+def kl(folder: Path, size: tuple[int, int], published_names: bool = False, **config) -> None:
     gen = generator(folder.name)
     depth = len(config["block_out_channels"])
-    model = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * depth, up_block_types=("UpDecoderBlock2D",) * depth, **config
-    )
+    plain = dict(down_block_types=("DownEncoderBlock2D",) * depth, up_block_types=("UpDecoderBlock2D",) * depth)
+    model = AutoencoderKL(**plain | config)
     randomise(model, gen)
     image = randn(gen, 2, model.config.in_channels, *size).clamp(-1, 1)
     distribution = model.encode(image).latent_dist
@@ -79,9 +129,19 @@ def kl(folder: Path, size: tuple[int, int], **config) -> None:
         image=image, moments=distribution.parameters, latent=distribution.mean, z=z, decoded=model.decode(z).sample
     )
     save_case(clean(folder), model, tensors)
+    if published_names:
+        to_published_names(folder / "diffusion_pytorch_model.safetensors")
+
+
+def dc(folder: Path, size: tuple[int, int], **config) -> None:
+    gen = generator(folder.name)
+    model = randomise(AutoencoderDC(**config), gen)
+    image = randn(gen, 2, model.config.in_channels, *size).clamp(-1, 1)
+    latent = model.encode(image).latent
+    z = randn(gen, *latent.shape)
+    save_case(clean(folder), model, dict(image=image, latent=latent, z=z, decoded=model.decode(z).sample))
 
 
 def cases() -> dict:
-    return {f"autoencoder/{name}": partial(tiny, **config) for name, config in TINY.items()} | {
-        f"autoencoder/{name}": partial(kl, **config) for name, config in KL.items()
-    }
+    families = [(tiny, TINY), (kl, KL), (dc, DC)]
+    return {f"autoencoder/{name}": partial(f, **config) for f, table in families for name, config in table.items()}

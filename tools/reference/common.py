@@ -52,6 +52,10 @@ def randomise(model: nn.Module, gen: torch.Generator) -> nn.Module:
         else:
             value = noise / parameter[0].numel() ** 0.5
         parameter.copy_(value)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(0.2 * torch.randn(module.running_mean.shape, generator=gen))
+            module.running_var.copy_(0.5 + torch.rand(module.running_var.shape, generator=gen))
     return model.eval()
 
 
