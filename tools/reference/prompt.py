@@ -6,6 +6,8 @@ from pathlib import Path
 import tokenizer
 from common import clean, save_json
 
+MAX_TEXT_TOKENS = 24
+
 PROMPTS = [
     "",
     " ",
@@ -38,32 +40,38 @@ PROMPTS = [
 ]
 
 
-def prompts(folder: Path, build, pad_token: str, max_text_tokens: int) -> None:
-    fast = tokenizer.with_pad(build(), pad_token)
+def prompts(folder: Path, build) -> None:
+    fast = build()
     clean(folder)
     fast.backend_tokenizer.save(str(folder / "tokenizer.json"))
     expected = []
     for prompt in PROMPTS:
-        padded = fast(prompt, padding="max_length", truncation=True, max_length=max_text_tokens)
+        padded = fast(prompt, padding="max_length", truncation=True, max_length=MAX_TEXT_TOKENS)
         expected.append(
             dict(
                 prompt=prompt,
                 input_ids=padded.input_ids,
                 attention_mask=padded.attention_mask,
-                truncated=len(fast(prompt, truncation=False).input_ids) > max_text_tokens,
+                truncated=len(fast(prompt, truncation=False).input_ids) > MAX_TEXT_TOKENS,
             )
         )
-    save_json(
-        folder / "prompts.json",
-        dict(max_text_tokens=max_text_tokens, pad_token_id=fast.pad_token_id, prompts=expected),
-        indent=1,
-    )
+    value = dict(max_text_tokens=MAX_TEXT_TOKENS, pad_token_id=fast.pad_token_id, prompts=expected)
+    save_json(folder / "prompts.json", value, indent=1)
 
 
-CASES = {
-    "word_piece": dict(build=tokenizer.word_piece, pad_token="[PAD]", max_text_tokens=24),
-}
+def clip_files(folder: Path) -> None:
+    """The published folders of Stable Diffusion have these two files and no tokenizer.json."""
+    prompts(folder, tokenizer.clip)
+    vocabulary, merges = tokenizer.clip_vocabulary()
+    save_json(folder / "vocab.json", vocabulary)
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
 
 
 def cases() -> dict:
-    return {f"prompt/{name}": partial(prompts, **case) for name, case in CASES.items()}
+    return {
+        "prompt/word_piece": partial(prompts, build=tokenizer.bert),
+        "prompt/clip": clip_files,
+        "prompt/clip_pad_zero": partial(prompts, build=partial(tokenizer.clip, pad_token="!")),
+        "prompt/t5": partial(prompts, build=tokenizer.t5),
+    }

@@ -1,7 +1,8 @@
 """Tiny tokenizers of the kinds that the real models use."""
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
 WORDS = """
 a an the of and or with without on in at to from under over by for is it no not very two three four five one many
@@ -41,5 +42,37 @@ def word_piece() -> Tokenizer:
     return tokenizer
 
 
-def with_pad(tokenizer: Tokenizer, pad_token: str) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad_token)
+def bert() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(tokenizer_object=word_piece(), pad_token="[PAD]")
+
+
+def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Every byte, every byte that ends a word, then merges that spell the words above from their left end."""
+    visible = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 256))]
+    letters = visible + sorted(set(ByteLevel.alphabet()) - set(visible))
+    merges = {}
+    for word in WORDS:
+        if word.isascii() and word.isalpha():
+            parts = [*word[:-1], word[-1] + "</w>"]
+            for i in range(1, len(parts)):
+                merges["".join(parts[:i]), parts[i]] = None
+    tokens = letters + [f"{c}</w>" for c in letters] + ["".join(m) for m in merges]
+    tokens = list(dict.fromkeys(tokens)) + ["<|startoftext|>", "<|endoftext|>"]
+    return {token: i for i, token in enumerate(tokens)}, list(merges)
+
+
+def clip(pad_token: str = "<|endoftext|>", max_text_tokens: int = 16) -> CLIPTokenizer:
+    """`pad_token` is "!" (id 0) in SD 2 and in SDXL's second tokenizer."""
+    vocabulary, merges = clip_vocabulary()
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=max_text_tokens)
+
+
+def t5(max_text_tokens: int = 16) -> T5Tokenizer:
+    """Unigram: whole words are likelier than pieces, pieces than letters."""
+    ranks = [(1, [f"▁{w}" for w in WORDS]), (3, PIECES), (6, [*LETTERS, *LETTERS.upper(), *SYMBOLS])]
+    vocabulary = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0, "▁": -2.0}
+    for rank, pieces in ranks:
+        for piece in pieces:
+            vocabulary.setdefault(piece, -rank - 0.01 * len(vocabulary))
+    vocabulary |= {f"<extra_id_{i}>": 0.0 for i in reversed(range(4))}
+    return T5Tokenizer(vocab=list(vocabulary.items()), extra_ids=4, model_max_length=max_text_tokens)
