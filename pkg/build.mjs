@@ -1,0 +1,48 @@
+// Bundles src/ and the wasm-bindgen output into dist/:
+//   node build.mjs [--wasm DIR] [--out DIR]
+// Types come from tsc; everything else from esbuild.
+import { execFileSync } from 'node:child_process';
+import { copyFile, mkdir, rm, stat } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { build } from 'esbuild';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const { values } = parseArgs({ options: { wasm: { type: 'string' }, out: { type: 'string' } } });
+const wasm = path.resolve(values.wasm ?? path.join(here, 'wasm'));
+const out = path.resolve(values.out ?? path.join(here, 'dist'));
+const source = (/** @type {string} */ name) => path.join(here, 'src', name);
+
+const glue = path.join(wasm, 'inkbloom.js');
+if (!(await stat(glue).catch(() => undefined))) {
+  console.error(`There is no ${path.relative(process.cwd(), glue)}: run \`./build.sh wasm\` first.`);
+  process.exit(1);
+}
+
+await rm(out, { recursive: true, force: true });
+await mkdir(out, { recursive: true });
+
+/** @type {import('esbuild').BuildOptions} */
+const common = {
+  bundle: true,
+  format: 'esm',
+  target: 'es2022',
+  minify: true,
+  sourcemap: true,
+  legalComments: 'eof',
+  outdir: out,
+  logLevel: 'warning',
+};
+
+await build({ ...common, entryPoints: [source('index.js')] });
+await build({ ...common, entryPoints: [source('worker.js')], alias: { 'inkbloom-wasm': glue } });
+// The element uses the very classes that a page imports from index.js, so it must not bring copies of its own.
+await build({ ...common, entryPoints: [source('element.js')], external: ['./index.js'] });
+await copyFile(path.join(wasm, 'inkbloom_bg.wasm'), path.join(out, 'inkbloom_bg.wasm'));
+
+const tsc = createRequire(import.meta.url).resolve('typescript/package.json');
+execFileSync(process.execPath, [path.join(path.dirname(tsc), 'bin', 'tsc'), '-p', here, '--emitDeclarationOnly', '--noEmit', 'false', '--outDir', out], { stdio: 'inherit' });
+// tsc copies no hand-written declarations, yet the public types mention these.
+await copyFile(source('contract.d.ts'), path.join(out, 'contract.d.ts'));

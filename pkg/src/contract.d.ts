@@ -1,0 +1,95 @@
+/**
+ * The contract with the Rust core: what `pkg/wasm/inkbloom.js` (made by wasm-bindgen from `src/web/`) exports.
+ * Everything it throws is an Error with a `code` of ours and a message for people.
+ */
+export type DeviceChoice = 'auto' | 'gpu' | 'cpu';
+
+export interface DeviceInfo {
+  kind: 'gpu' | 'cpu';
+  name: string;
+  /** Why this one, when it is not the first choice: a sentence for people. */
+  note?: string;
+}
+
+export interface Shard {
+  /** Relative to the manifest. */
+  file: string;
+  size: number;
+  sha256: string;
+}
+
+export interface EngineInfo {
+  name: string;
+  sizes: [number, number][];
+  styles: string[];
+  default_steps: number;
+  default_guidance: number;
+  max_text_tokens: number;
+  alpha: 'none' | 'straight' | 'premultiplied';
+  license: string;
+  attribution: string;
+}
+
+export interface EngineRequest {
+  prompt: string;
+  negative_prompt?: string;
+  /** Decimal u64. */
+  seed: string;
+  steps?: number;
+  guidance?: number;
+  width?: number;
+  height?: number;
+  count?: number;
+  preview?: boolean;
+  /** Starting noise [C, h, w]; stands in for the seed. */
+  noise?: Float32Array;
+  raw?: boolean;
+}
+
+export interface Pixels {
+  width: number;
+  height: number;
+  /** RGBA8, straight alpha. */
+  data: Uint8ClampedArray;
+}
+
+export interface EngineStep {
+  image: number;
+  count: number;
+  /** From 1, told when the step is done. */
+  step: number;
+  steps: number;
+  preview?: Pixels;
+}
+
+export interface EngineDrawing {
+  images: Pixels[];
+  seed: string;
+  warnings: string[];
+  timings: { text_ms: number; denoise_ms: number; decode_ms: number };
+  raw?: Float32Array[];
+}
+
+export class Loader {
+  /** Checks the manifest before anything is downloaded, and picks the device. */
+  static open(manifest: string, device: DeviceChoice): Promise<Loader>;
+  device(): DeviceInfo;
+  shards(): Shard[];
+  /** Checks size and SHA-256, then moves the shard's tensors to the device. Any order. */
+  push(index: number, bytes: Uint8Array): Promise<void>;
+  /** Consumes the loader. */
+  finish(): Promise<Model>;
+  free(): void;
+}
+
+export class Model {
+  info(): EngineInfo;
+  device(): DeviceInfo;
+  /** Compiles the device's shaders. */
+  warm_up(): Promise<void>;
+  /** `onStep` answers false to cancel; then this rejects with the code `aborted`. */
+  generate(request: EngineRequest, onStep: (step: EngineStep) => Promise<boolean>): Promise<EngineDrawing>;
+  free(): void;
+}
+
+export default function init(input: { module_or_path: Response | URL | string }): Promise<{ memory: WebAssembly.Memory }>;

@@ -1,0 +1,190 @@
+import { InkbloomError, abortedError } from './errors.js';
+
+/**
+ * How stubborn a download is.
+ *
+ * @typedef {object} Patience
+ * @property {number} attempts
+ * @property {number} backoffMs before the second attempt; doubles each time
+ * @property {number} stallMs without a byte, after which an attempt counts as failed
+ */
+
+/** @type {Patience} */
+export const PATIENCE = { attempts: 4, backoffMs: 500, stallMs: 30_000 };
+
+/** One attempt's failure. `final` means that trying again cannot help. */
+class AttemptFailed extends Error {
+  /**
+   * @param {string} reason
+   * @param {{ final?: boolean, cause?: unknown }} [options]
+   */
+  constructor(reason, { final = false, cause } = {}) {
+    super(reason, { cause });
+    this.final = final;
+  }
+}
+
+/** `download-failed`, with whether the server could not be reached at all (then a stored model may serve). */
+export class DownloadFailed extends InkbloomError {
+  /**
+   * @param {string} url
+   * @param {AttemptFailed} last
+   */
+  constructor(url, last) {
+    super('download-failed', `${url} could not be downloaded: ${last.message}.${last.final ? '' : ' Check the connection and try again; the parts that arrived whole are kept.'}`, { cause: last });
+    this.unreachable = !last.final;
+  }
+}
+
+/**
+ * @typedef {object} DownloadOptions
+ * @property {AbortSignal} [signal]
+ * @property {RequestCache} [cache]
+ * @property {Patience} [patience]
+ */
+
+/**
+ * Fetches and reads one address, trying again after network errors, stalls and busy servers.
+ *
+ * @template T
+ * @param {string} url
+ * @param {(response: Response, alive: () => void) => Promise<T>} read calls `alive` whenever bytes arrive
+ * @param {DownloadOptions} options
+ * @returns {Promise<T>}
+ */
+export async function fetchAndRead(url, read, { signal, cache, patience = PATIENCE }) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await attemptOnce(url, read, cache, signal, patience.stallMs);
+    } catch (error) {
+      if (signal?.aborted) throw abortedError();
+      if (!(error instanceof AttemptFailed)) throw error;
+      if (error.final || attempt >= patience.attempts) throw new DownloadFailed(url, error);
+      await sleep(patience.backoffMs * 2 ** (attempt - 1), signal);
+    }
+  }
+}
+
+/**
+ * @template T
+ * @param {string} url
+ * @param {(response: Response, alive: () => void) => Promise<T>} read
+ * @param {RequestCache | undefined} cache
+ * @param {AbortSignal | undefined} signal
+ * @param {number} stallMs
+ * @returns {Promise<T>}
+ */
+async function attemptOnce(url, read, cache, signal, stallMs) {
+  const stop = new AbortController();
+  const forward = () => stop.abort();
+  signal?.addEventListener('abort', forward, { once: true });
+  let stalled = false;
+  const stall = () => { stalled = true; stop.abort(); };
+  let timer = setTimeout(stall, stallMs);
+  const alive = () => {
+    clearTimeout(timer);
+    timer = setTimeout(stall, stallMs);
+  };
+  try {
+    if (signal?.aborted) throw abortedError();
+    const response = await fetch(url, { signal: stop.signal, cache });
+    if (!response.ok) throw statusFailure(response);
+    alive();
+    return await read(response, alive);
+  } catch (error) {
+    // `fetch` and body readers report the network as TypeError; anything else is the reader's own verdict.
+    if (!(error instanceof TypeError) && !stop.signal.aborted) throw error;
+    if (stalled) throw new AttemptFailed(`no bytes came for ${Math.round(stallMs / 1000)} seconds`);
+    throw new AttemptFailed('the server cannot be reached or the connection broke', { cause: error });
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', forward);
+  }
+}
+
+/** @param {Response} response */
+function statusFailure({ status }) {
+  const busy = status >= 500 || status === 408 || status === 429;
+  const reason = status === 404 ? 'there is no such file (HTTP 404); check the address' : `the server answered with HTTP ${status}`;
+  return new AttemptFailed(reason, { final: !busy });
+}
+
+/**
+ * @param {number} ms
+ * @param {AbortSignal | undefined} signal
+ */
+async function sleep(ms, signal) {
+  await new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal?.addEventListener('abort', () => { clearTimeout(timer); resolve(undefined); }, { once: true });
+  });
+  if (signal?.aborted) throw abortedError();
+}
+
+/**
+ * @param {Response} response
+ * @param {() => void} alive
+ */
+async function* chunks(response, alive) {
+  const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      alive();
+      yield value;
+    }
+  } finally {
+    // Also when the consumer has seen enough: the rest must not go on arriving.
+    reader.cancel().catch(() => {});
+  }
+}
+
+/**
+ * @param {string} url
+ * @param {DownloadOptions} [options]
+ * @returns {Promise<string>}
+ */
+export function downloadText(url, options = {}) {
+  return fetchAndRead(url, async (response, alive) => {
+    const decoder = new TextDecoder();
+    let text = '';
+    for await (const chunk of chunks(response, alive)) text += decoder.decode(chunk, { stream: true });
+    return text + decoder.decode();
+  }, options);
+}
+
+/**
+ * Reads exactly `size` bytes.
+ *
+ * @param {string} url
+ * @param {number} size
+ * @param {(loaded: number) => void} onBytes bytes of this file so far; starts over with each attempt
+ * @param {DownloadOptions} [options]
+ * @returns {Promise<Uint8Array>}
+ */
+export function downloadBytes(url, size, onBytes, options = {}) {
+  return fetchAndRead(url, async (response, alive) => {
+    const bytes = new Uint8Array(size);
+    let loaded = 0;
+    for await (const chunk of chunks(response, alive)) {
+      if (loaded + chunk.length > size) throw wrongSize(url, size, 'more');
+      bytes.set(chunk, loaded);
+      loaded += chunk.length;
+      onBytes(loaded);
+    }
+    if (loaded < size) throw wrongSize(url, size, `only ${loaded}`);
+    return bytes;
+  }, options);
+}
+
+/**
+ * A whole answer of another length is not this shard (often an error page that a host sends as a success).
+ *
+ * @param {string} url
+ * @param {number} size
+ * @param {string} got
+ */
+function wrongSize(url, size, got) {
+  return new InkbloomError('corrupt-weights', `${url} should hold ${size} bytes and holds ${got}. The file at that address is not the one that the manifest names: upload the bundle again.`);
+}

@@ -1,0 +1,122 @@
+import { InkbloomError } from './errors.js';
+
+/**
+ * One step of one picture, as a caller sees it.
+ *
+ * @typedef {object} Step
+ * @property {number} step counts from 1
+ * @property {number} steps
+ * @property {number} image which picture of `count`, from 0
+ * @property {number} count
+ * @property {ImageData} [preview] a rough look at the picture so far
+ */
+
+/**
+ * What `generate` takes. Only `prompt` is required; what is left out is the model's own default.
+ *
+ * @typedef {object} GenerateOptions
+ * @property {string} prompt
+ * @property {string} [negativePrompt] what the picture should not be
+ * @property {number | bigint | string} [seed] 0 to 2^64 - 1 (a decimal string or a bigint beyond 2^53); random when left out
+ * @property {number} [steps]
+ * @property {number} [guidance] how strictly the prompt is followed; 1 turns guidance off and halves the work
+ * @property {number} [width]
+ * @property {number} [height]
+ * @property {number} [count] how many pictures; picture i is drawn with noise of its own
+ * @property {boolean} [preview] whether steps carry a preview; on when `onStep` is given
+ * @property {Float32Array} [noise] starting noise [C, h, w] in place of the seed's, to compare runs number by number
+ * @property {boolean} [raw] also return the decoder's values before they are rounded to bytes
+ * @property {AbortSignal} [signal] cancels between two steps
+ * @property {(step: Step) => void} [onStep]
+ */
+
+/**
+ * What `generate` resolves to.
+ *
+ * @typedef {object} Drawing
+ * @property {ImageData[]} images RGBA with straight alpha, ready for `putImageData`
+ * @property {string} seed in decimal; give it back to draw the same picture again
+ * @property {string[]} warnings sentences, for example that the prompt was too long and was cut
+ * @property {{ textMs: number, denoiseMs: number, decodeMs: number, totalMs: number }} timings
+ * @property {Float32Array[]} [raw] [C, H, W] per picture, when `raw` was asked for
+ */
+
+const SEED_LIMIT = 2n ** 64n;
+
+/** @param {string} message */
+function badInput(message) {
+  return new InkbloomError('bad-input', message);
+}
+
+/**
+ * @param {unknown} seed
+ * @returns {string} decimal
+ */
+export function parseSeed(seed) {
+  const wrong = () => badInput(`\`seed\` must be a whole number from 0 to ${SEED_LIMIT - 1n}, not ${typeof seed === 'string' ? `"${seed}"` : String(seed)}.`);
+  /** @type {bigint} */
+  let value;
+  if (typeof seed === 'bigint') value = seed;
+  else if (typeof seed === 'number') {
+    // Beyond 2^53 a number silently stands for its neighbours too, and the picture could not be drawn again.
+    if (!Number.isSafeInteger(seed)) throw wrong();
+    value = BigInt(seed);
+  } else if (typeof seed === 'string' && /^\d+$/.test(seed.trim())) value = BigInt(seed.trim());
+  else throw wrong();
+  if (value < 0n || value >= SEED_LIMIT) throw wrong();
+  return value.toString();
+}
+
+/** A seed short enough to read aloud. */
+export function randomSeed() {
+  return String(crypto.getRandomValues(new Uint32Array(1))[0]);
+}
+
+/**
+ * @param {string} name
+ * @param {unknown} value
+ * @returns {number | undefined}
+ */
+function wholeNumber(name, value) {
+  if (value === undefined) return undefined;
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > 0xffffffff) {
+    throw badInput(`\`${name}\` must be a whole number of at least 1, not ${String(value)}.`);
+  }
+  return value;
+}
+
+/**
+ * Checks the kinds of values here, where the caller's stack still is; what the model can do (sizes, steps,
+ * tokens) is the engine's to judge, for only it knows the model.
+ *
+ * @param {GenerateOptions} options
+ * @returns {import('./contract.js').EngineRequest}
+ */
+export function toEngineRequest(options) {
+  if (typeof options !== 'object' || options === null || typeof options.prompt !== 'string' || options.prompt.trim() === '') {
+    throw badInput("The prompt is empty: say in a few words what to draw, for example 'a red apple'.");
+  }
+  const { guidance, negativePrompt, noise } = options;
+  if (negativePrompt !== undefined && typeof negativePrompt !== 'string') throw badInput('`negativePrompt` must be a string.');
+  if (guidance !== undefined && !(typeof guidance === 'number' && Number.isFinite(guidance))) {
+    throw badInput(`\`guidance\` must be a number, not ${String(guidance)}.`);
+  }
+  if (noise !== undefined && !(noise instanceof Float32Array)) throw badInput('`noise` must be a Float32Array of C x h x w values.');
+  /** @type {import('./contract.js').EngineRequest} */
+  const request = {
+    prompt: options.prompt,
+    negative_prompt: negativePrompt,
+    seed: options.seed === undefined ? randomSeed() : parseSeed(options.seed),
+    steps: wholeNumber('steps', options.steps),
+    guidance,
+    width: wholeNumber('width', options.width),
+    height: wholeNumber('height', options.height),
+    count: wholeNumber('count', options.count),
+    preview: options.preview ?? options.onStep !== undefined,
+    noise,
+    raw: options.raw,
+  };
+  // The engine tells "left out" from "given" by the key's presence.
+  return /** @type {import('./contract.js').EngineRequest} */ (
+    Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined)));
+}

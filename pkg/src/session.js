@@ -1,0 +1,147 @@
+import { InkbloomError, abortedError, fromPlainError, isFatal } from './errors.js';
+
+/**
+ * @typedef {import('./protocol.js').FromWorker} FromWorker
+ * @typedef {import('./protocol.js').ToWorker} ToWorker
+ *
+ * @typedef {object} SessionOptions
+ * @property {import('./model-url.js').ModelAddress} address
+ * @property {import('./contract.js').DeviceChoice} device
+ * @property {string} [workerUrl]
+ * @property {string} [wasmUrl]
+ */
+
+/**
+ * What is being waited for.
+ *
+ * @typedef {object} Job
+ * @property {(message: FromWorker) => void} settle gets the final message
+ * @property {(error: Error) => void} reject
+ * @property {(message: FromWorker) => void} tell gets every message before the final one
+ */
+
+/** @param {string | undefined} url */
+function startWorker(url) {
+  try {
+    // Bundlers look for exactly this expression to take the worker along; keep it literal.
+    return url === undefined
+      ? new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'inkbloom' })
+      : new Worker(url, { type: 'module', name: 'inkbloom' });
+  } catch (cause) {
+    throw new InkbloomError('unsupported', `The worker could not be started (${cause instanceof Error ? cause.message : cause}). Browsers only start workers from the page's own origin: serve worker.js beside the page and name it with \`workerUrl\`.`, { cause });
+  }
+}
+
+/** One worker with one model on a device. It is never repaired: after a crash or an abort a new one takes its place. */
+export class Session {
+  #worker;
+  /** @type {Job | undefined} */
+  #job;
+  #open = true;
+  /** @type {import('./protocol.js').Loaded | undefined} */
+  #loaded;
+
+  /** @param {string | undefined} workerUrl */
+  constructor(workerUrl) {
+    this.#worker = startWorker(workerUrl);
+    this.#worker.addEventListener('message', ({ data }) => this.#receive(data));
+    // The worker reports its own crashes; what arrives here is a script that did not start at all.
+    this.#worker.addEventListener('error', (event) => {
+      event.preventDefault();
+      this.close(new InkbloomError('unsupported', `The worker script did not start${event.message ? ` (${event.message})` : ''}. Check that worker.js is served as JavaScript from the page's origin and that the page's Content-Security-Policy has "worker-src 'self'" and "script-src 'self' 'wasm-unsafe-eval'".`));
+    });
+  }
+
+  /**
+   * @param {SessionOptions} options
+   * @param {(event: import('./load.js').Progress) => void} onProgress
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<Session>}
+   */
+  static async start({ address, device, workerUrl, wasmUrl }, onProgress, signal) {
+    if (signal?.aborted) throw abortedError();
+    const session = new Session(workerUrl);
+    // Whole shards are already stored, so stopping the worker at once loses little and frees everything.
+    const abort = () => session.close(abortedError());
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      const answer = await session.#ask({ type: 'load', address, device, wasmUrl }, (message) => {
+        if (message.type === 'progress') onProgress(message.event);
+      });
+      if (answer.type === 'loaded') session.#loaded = answer.loaded;
+      return session;
+    } catch (error) {
+      session.close(abortedError());
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  get open() {
+    return this.#open;
+  }
+
+  get loaded() {
+    return /** @type {import('./protocol.js').Loaded} */ (this.#loaded);
+  }
+
+  /**
+   * @param {import('./contract.js').EngineRequest} request
+   * @param {(event: import('./contract.js').EngineStep) => void} onStep
+   * @returns {Promise<import('./contract.js').EngineDrawing>}
+   */
+  async generate(request, onStep) {
+    const answer = await this.#ask({ type: 'generate', request }, (message) => {
+      if (message.type === 'step') onStep(message.event);
+    });
+    return /** @type {Extract<FromWorker, { type: 'generated' }>} */ (answer).drawing;
+  }
+
+  /** Stops the drawing after the step at hand; its promise then rejects with `aborted`. */
+  cancel() {
+    this.#send({ type: 'cancel' });
+  }
+
+  /** @param {Error} error what a pending job is rejected with */
+  close(error) {
+    this.#open = false;
+    this.#worker.terminate();
+    const job = this.#job;
+    this.#job = undefined;
+    job?.reject(error);
+  }
+
+  /**
+   * @param {ToWorker} message
+   * @param {(message: FromWorker) => void} tell
+   * @returns {Promise<FromWorker>}
+   */
+  #ask(message, tell) {
+    return new Promise((settle, reject) => {
+      this.#job = { settle, reject, tell };
+      this.#send(message);
+    });
+  }
+
+  /** @param {ToWorker} message */
+  #send(message) {
+    this.#worker.postMessage(message);
+  }
+
+  /** @param {FromWorker} message */
+  #receive(message) {
+    const job = this.#job;
+    if (message.type === 'failed') {
+      const error = fromPlainError(message.error);
+      if (isFatal(message.error)) this.close(error);
+      else {
+        this.#job = undefined;
+        job?.reject(error);
+      }
+    } else if (message.type === 'loaded' || message.type === 'generated') {
+      this.#job = undefined;
+      job?.settle(message);
+    } else job?.tell(message);
+  }
+}

@@ -1,0 +1,85 @@
+import init, { Loader } from 'inkbloom-wasm';
+import { PATIENCE, fetchAndRead } from './download.js';
+import { toPlainError } from './errors.js';
+import { loadBundle } from './load.js';
+
+/**
+ * @typedef {import('./protocol.js').FromWorker} FromWorker
+ * @typedef {import('./protocol.js').ToWorker} ToWorker
+ */
+
+const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (self));
+
+/** The compiler reads the wasm as it streams in and does not say when bytes arrive: one long wait instead. */
+const WASM_PATIENCE = { ...PATIENCE, stallMs: 300_000 };
+
+/** @type {WebAssembly.Memory | undefined} */
+let memory;
+/** @type {import('./contract.js').Model | undefined} */
+let model;
+let cancelled = false;
+
+/**
+ * @param {FromWorker} message
+ * @param {Transferable[]} [transfer]
+ */
+function post(message, transfer = []) {
+  scope.postMessage(message, transfer);
+}
+
+/** @param {unknown} error */
+function fail(error) {
+  post({ type: 'failed', error: toPlainError(error, memory?.buffer.byteLength) });
+}
+
+/** @param {string} url */
+async function startEngine(url) {
+  ({ memory } = await fetchAndRead(url, (response) => init({ module_or_path: response }), { patience: WASM_PATIENCE }));
+}
+
+/** @param {Extract<ToWorker, { type: 'load' }>} message */
+async function load({ address, device, wasmUrl }) {
+  const started = startEngine(wasmUrl ?? new URL('./inkbloom_bg.wasm', import.meta.url).href);
+  // Met below, when the manifest is there.
+  started.catch(() => {});
+  const { model: loaded, storageNote } = await loadBundle({
+    address,
+    device,
+    open: async (manifest, choice) => {
+      await started;
+      return Loader.open(manifest, choice);
+    },
+    report: (event) => post({ type: 'progress', event }),
+  });
+  model = loaded;
+  post({ type: 'loaded', loaded: { info: model.info(), device: model.device(), storageNote } });
+}
+
+/** @param {Extract<ToWorker, { type: 'generate' }>} message */
+async function generate({ request }) {
+  cancelled = false;
+  const drawing = await /** @type {import('./contract.js').Model} */ (model).generate(request, async (event) => {
+    post({ type: 'step', event }, event.preview ? [event.preview.data.buffer] : []);
+    // On the CPU a step never leaves this thread: only a new task lets a `cancel` in.
+    await new Promise((resolve) => setTimeout(resolve));
+    return !cancelled;
+  });
+  const buffers = [...drawing.images.map(({ data }) => data), ...(drawing.raw ?? [])].map(({ buffer }) => buffer);
+  post({ type: 'generated', drawing }, buffers);
+}
+
+scope.addEventListener('message', ({ data }) => {
+  const message = /** @type {ToWorker} */ (data);
+  if (message.type === 'cancel') cancelled = true;
+  else (message.type === 'load' ? load(message) : generate(message)).catch(fail);
+});
+
+// A panic inside a future of the wasm leaves its promise pending for ever and surfaces only here.
+scope.addEventListener('error', (event) => {
+  event.preventDefault();
+  fail(event.error ?? event.message);
+});
+scope.addEventListener('unhandledrejection', (event) => {
+  event.preventDefault();
+  fail(event.reason);
+});

@@ -1,0 +1,14 @@
+// The tests live outside pkg/, whose node_modules hold the tools: one installation serves both.
+import { createRequire } from 'node:module';
+
+const require = createRequire(new URL('../../../pkg/package.json', import.meta.url));
+
+/** @type {typeof import('playwright-core')} */
+export const { chromium } = require('playwright-core');
+
+/** Gives this process an IndexedDB, for the modules of pkg/src that expect a browser's. */
+export function installFakeIndexedDB() {
+  /** @type {typeof import('fake-indexeddb')} */
+  const { indexedDB, IDBKeyRange } = require('fake-indexeddb');
+  Object.assign(globalThis, { indexedDB, IDBKeyRange });
+}
