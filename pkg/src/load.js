@@ -222,8 +222,9 @@ async function pushShards(context, shelf, loader, shards) {
   let arriving = shards.length > 0 ? obtain(0) : undefined;
   for (const [index, shard] of shards.entries()) {
     const current = /** @type {NonNullable<typeof arriving>} */ (arriving);
-    await current.catch(() => {});
-    arriving = index + 1 < shards.length ? obtain(index + 1) : undefined;
+    // A download that failed for good ends the load: nothing more should start behind its back.
+    const goesOn = await current.then(() => true, isCorrupt);
+    arriving = goesOn && index + 1 < shards.length ? obtain(index + 1) : undefined;
 
     /** @param {Part} part */
     const place = async (part) => {

@@ -36,26 +36,19 @@ export class Store {
   /** Rejects with the code `quota` where the browser refuses storage. */
   static async open() {
     if (typeof indexedDB === 'undefined') throw refused('it has no IndexedDB here');
+    const opening = openDatabase();
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
+    /** @type {Promise<never>} */
     const timeout = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(refused('it did not answer')), OPEN_TIMEOUT_MS);
-    });
-    /** @type {Promise<import('idb').IDBPDatabase<Schema>>} */
-    const opening = openDB(DATABASE, VERSION, {
-      upgrade(db) {
-        db.createObjectStore('models');
-        db.createObjectStore('shards');
-      },
-      // Another tab wants to delete or upgrade the database: let it.
-      blocking: (_current, _next, event) => /** @type {IDBDatabase} */ (event.target).close(),
+      timer = setTimeout(() => reject(new Error('it did not answer')), OPEN_TIMEOUT_MS);
     });
     try {
-      return new Store(await Promise.race([opening, /** @type {Promise<never>} */ (timeout)]));
+      return new Store(await Promise.race([opening, timeout]));
     } catch (error) {
       // If it opens after all, nobody will use that connection.
       opening.then((db) => db.close(), () => {});
-      throw error instanceof InkbloomError ? error : refused(reasonOf(error), error);
+      throw refused(reasonOf(error), error);
     } finally {
       clearTimeout(timer);
     }
@@ -165,6 +158,22 @@ export class Store {
   async #shardKeys(model) {
     return /** @type {ShardKey[]} */ (await this.#db.getAllKeys('shards', shardsOf(model)));
   }
+}
+
+/**
+ * `async` because a browser may also refuse by throwing at once.
+ *
+ * @returns {Promise<import('idb').IDBPDatabase<Schema>>}
+ */
+async function openDatabase() {
+  return openDB(DATABASE, VERSION, {
+    upgrade(db) {
+      db.createObjectStore('models');
+      db.createObjectStore('shards');
+    },
+    // Another tab wants to delete or upgrade the database: let it.
+    blocking: (_current, _next, event) => /** @type {IDBDatabase} */ (event.target).close(),
+  });
 }
 
 /**

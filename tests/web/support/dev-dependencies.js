@@ -6,9 +6,9 @@ const require = createRequire(new URL('../../../pkg/package.json', import.meta.u
 /** @type {typeof import('playwright-core')} */
 export const { chromium } = require('playwright-core');
 
-/** Gives this process an IndexedDB, for the modules of pkg/src that expect a browser's. */
+/** Gives this process a new, empty IndexedDB, for the modules of pkg/src that expect a browser's. */
 export function installFakeIndexedDB() {
   /** @type {typeof import('fake-indexeddb')} */
-  const { indexedDB, IDBKeyRange } = require('fake-indexeddb');
-  Object.assign(globalThis, { indexedDB, IDBKeyRange });
+  const { default: _, indexedDB: __, ...classes } = require('fake-indexeddb');
+  Object.assign(globalThis, classes, { indexedDB: new classes.IDBFactory() });
 }

@@ -1,0 +1,343 @@
+// Downloading, checking and storing, with the real modules of pkg/src over real HTTP; IndexedDB and the engine are
+// stand-ins. What a browser does with the same is in browser.test.mjs.
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { loadBundle } from '../../pkg/src/load.js';
+import { resolveModel } from '../../pkg/src/model-url.js';
+import { Store } from '../../pkg/src/store.js';
+import { installFakeIndexedDB } from './support/dev-dependencies.js';
+import { openFake, sha256 } from './support/fake-engine.js';
+import { Site, cutAfter } from './support/site.js';
+
+const PATIENCE = { attempts: 3, backoffMs: 5, stallMs: 400 };
+const FOLDER = '/models/test/';
+
+/** @type {Site} */
+let site;
+/** What the server has: bytes by path. @type {Map<string, Uint8Array>} */
+let files;
+/** Looks at a request first. @type {import('./support/site.js').Meddle | undefined} */
+let fault;
+
+/** @param {Uint8Array[]} shards @param {object} [changes] */
+function publish(shards, changes = {}) {
+  const manifest = {
+    format: 'inkbloom-bundle',
+    version: 1,
+    shards: shards.map((bytes, index) => ({ file: `shard-00${index}.bin`, size: bytes.length, sha256: sha256(bytes) })),
+    ...changes,
+  };
+  files.set(`${FOLDER}manifest.json`, Buffer.from(JSON.stringify(manifest)));
+  shards.forEach((bytes, index) => files.set(`${FOLDER}shard-00${index}.bin`, bytes));
+}
+
+/** @param {AbortSignal} [signal] */
+async function load(signal) {
+  /** @type {import('../../pkg/src/load.js').Progress[]} */
+  const events = [];
+  const outcome = loadBundle({
+    address: resolveModel(`${site.url}models/test/`, site.url),
+    device: 'cpu',
+    open: openFake,
+    report: (event) => events.push(event),
+    signal,
+    patience: PATIENCE,
+  });
+  const result = await outcome.catch((error) => Object.assign(error, { events }));
+  if (result instanceof Error) throw result;
+  return { ...result, events };
+}
+
+/** @param {import('../../pkg/src/load.js').Progress[]} events */
+function downloads(events) {
+  return events.flatMap((event) => (event.phase === 'download' ? [event] : []));
+}
+
+/** @param {import('../../pkg/src/load.js').Progress[]} events */
+function assertHonest(events) {
+  const told = downloads(events);
+  told.reduce((before, { loaded }) => {
+    assert.ok(loaded >= before, `${loaded} came after ${before}`);
+    return loaded;
+  }, 0);
+  const last = told.at(-1);
+  assert.equal(last?.loaded, last?.total);
+}
+
+const shardRequests = () => site.asked.filter((path) => path.endsWith('.bin')).map((path) => path.slice(FOLDER.length));
+
+/** @template T @param {(store: Store) => Promise<T>} action */
+async function withStore(action) {
+  const store = await Store.open();
+  try {
+    return await action(store);
+  } finally {
+    store.close();
+  }
+}
+
+beforeEach(async () => {
+  installFakeIndexedDB();
+  files = new Map();
+  fault = undefined;
+  site = await Site.start({});
+  site.meddle = (request, response) => {
+    if (fault?.(request, response)) return true;
+    const bytes = files.get(String(request.url));
+    if (!bytes) return false;
+    response.writeHead(200, { 'content-length': bytes.length }).end(bytes);
+    return true;
+  };
+});
+
+afterEach(() => site.goOffline().catch(() => {}));
+
+describe('loading a bundle', () => {
+  const shards = [randomBytes(300_000), randomBytes(200_000), randomBytes(100_000)];
+
+  it('downloads once, tells every byte, and stores the model', async () => {
+    publish(shards);
+    const { events, storageNote } = await load();
+    assertHonest(events);
+    assert.equal(downloads(events).at(-1)?.total, 600_000);
+    assert.equal(events[0].phase, 'start');
+    assert.equal(events.at(-1)?.phase, 'ready');
+    assert.equal(storageNote, undefined);
+    const list = await withStore((store) => store.list());
+    assert.deepEqual(list, [{ id: `${site.url}models/test/`, bytes: 600_000, complete: true }]);
+  });
+
+  it('takes stored shards and asks only for the manifest the second time', async () => {
+    publish(shards);
+    await load();
+    site.asked = [];
+    const { events } = await load();
+    assertHonest(events);
+    assert.ok(downloads(events).every(({ stored }) => stored));
+    assert.deepEqual(site.asked, [`${FOLDER}manifest.json`]);
+  });
+
+  it('loads from the store when the network is gone', async () => {
+    publish(shards);
+    await load();
+    await site.goOffline();
+    const { events } = await load();
+    assertHonest(events);
+    await site.comeBack();
+  });
+
+  it('says which address failed when there is neither network nor model', async () => {
+    await site.goOffline();
+    await assert.rejects(load(), { code: 'download-failed', message: /models\/test\/manifest\.json could not be downloaded/ });
+    await site.comeBack();
+  });
+
+  it('goes on at the last whole shard after a download was cut', async () => {
+    publish(shards);
+    fault = (request, response) => {
+      if (!request.url?.endsWith('shard-001.bin')) return false;
+      cutAfter(response, shards[1].subarray(0, 50_000), shards[1].length);
+      return true;
+    };
+    await assert.rejects(load(), { code: 'download-failed', message: /shard-001\.bin could not be downloaded/ });
+    assert.equal(site.countOf('shard-001.bin'), PATIENCE.attempts);
+    const [partly] = await withStore((store) => store.list());
+    assert.deepEqual([partly.bytes, partly.complete], [300_000, false]);
+    fault = undefined;
+    site.asked = [];
+    const { events } = await load();
+    assertHonest(events);
+    assert.deepEqual(shardRequests(), ['shard-001.bin', 'shard-002.bin']);
+  });
+
+  it('tries again within one visit when a connection breaks once', async () => {
+    publish(shards);
+    let cuts = 1;
+    fault = (request, response) => {
+      if (!request.url?.endsWith('shard-001.bin') || cuts-- <= 0) return false;
+      cutAfter(response, shards[1].subarray(0, 150_000), shards[1].length);
+      return true;
+    };
+    const { events } = await load();
+    assertHonest(events);
+    assert.equal(site.countOf('shard-001.bin'), 2);
+  });
+
+  it('tries again when a server stalls or is busy, and not when a file is missing', async () => {
+    publish(shards);
+    let stalls = 1;
+    let busy = 1;
+    fault = (request, response) => {
+      if (request.url?.endsWith('shard-000.bin') && stalls-- > 0) {
+        response.writeHead(200).write(shards[0].subarray(0, 1000));
+        return true;
+      }
+      if (request.url?.endsWith('shard-001.bin') && busy-- > 0) {
+        response.writeHead(503).end();
+        return true;
+      }
+      return false;
+    };
+    assertHonest((await load()).events);
+    assert.deepEqual([site.countOf('shard-000.bin'), site.countOf('shard-001.bin')], [2, 2]);
+
+    await withStore((store) => store.clear());
+    files.delete(`${FOLDER}shard-002.bin`);
+    site.asked = [];
+    await assert.rejects(load(), { code: 'download-failed', message: /shard-002\.bin .*no such file \(HTTP 404\)/ });
+    assert.equal(site.countOf('shard-002.bin'), 1);
+  });
+
+  it('refuses a shard with a flipped byte, fetches it again, and stores only the good one', async () => {
+    publish(shards);
+    let bad = 1;
+    fault = (request, response) => {
+      if (!request.url?.endsWith('shard-001.bin') || bad-- <= 0) return false;
+      const flipped = Uint8Array.from(shards[1]);
+      flipped[777] ^= 1;
+      response.end(flipped);
+      return true;
+    };
+    assertHonest((await load()).events);
+    assert.equal(site.countOf('shard-001.bin'), 2);
+    site.asked = [];
+    await load();
+    assert.deepEqual(shardRequests(), []);
+  });
+
+  it('gives up with corrupt-weights when the shard is bad twice, and stores nothing of it', async () => {
+    publish(shards);
+    const flipped = Uint8Array.from(shards[1]);
+    flipped[0] ^= 0x80;
+    files.set(`${FOLDER}shard-001.bin`, flipped);
+    await assert.rejects(load(), { code: 'corrupt-weights', message: /shard-001\.bin/ });
+    assert.equal(site.countOf('shard-001.bin'), 2);
+    const [partly] = await withStore((store) => store.list());
+    assert.equal(partly.complete, false);
+    assert.equal(await withStore((store) => store.shard(partly.id, { file: '', size: 200_000, sha256: sha256(shards[1]) })), undefined);
+  });
+
+  it('finds a stored shard that went bad and replaces it', async () => {
+    publish(shards);
+    await load();
+    const shard = { file: 'shard-002.bin', size: 100_000, sha256: sha256(shards[2]) };
+    const model = `${site.url}models/test/`;
+    await withStore((store) => store.saveShard(model, shard, randomBytes(100_000)));
+    site.asked = [];
+    assertHonest((await load()).events);
+    assert.deepEqual(shardRequests(), ['shard-002.bin']);
+    assert.equal(sha256(await withStore((store) => store.shard(model, shard)) ?? new Uint8Array()), shard.sha256);
+  });
+
+  it('does not take an answer of another length for a shard', async () => {
+    publish(shards);
+    files.set(`${FOLDER}shard-000.bin`, Buffer.from('<!doctype html><title>Not found</title>'));
+    await assert.rejects(load(), { code: 'corrupt-weights', message: /shard-000\.bin should hold 300000 bytes and holds only 39/ });
+    files.set(`${FOLDER}shard-000.bin`, randomBytes(300_001));
+    await assert.rejects(load(), { code: 'corrupt-weights', message: /holds more/ });
+  });
+
+  it('downloads only what a new version changed and drops what it left behind', async () => {
+    publish(shards);
+    await load();
+    const changed = randomBytes(150_000);
+    publish([shards[0], changed, shards[2]]);
+    site.asked = [];
+    assertHonest((await load()).events);
+    assert.deepEqual(shardRequests(), ['shard-001.bin']);
+    const [model] = await withStore((store) => store.list());
+    assert.deepEqual([model.bytes, model.complete], [550_000, true]);
+  });
+
+  it('keeps the old version usable offline until the new one is whole', async () => {
+    publish(shards);
+    await load();
+    publish([shards[0], randomBytes(150_000), randomBytes(100_000)]);
+    files.delete(`${FOLDER}shard-002.bin`);
+    await assert.rejects(load(), { code: 'download-failed' });
+    await site.goOffline();
+    assertHonest((await load()).events);
+    await site.comeBack();
+  });
+
+  it('refuses a bad manifest before it downloads anything', async () => {
+    publish(shards, { version: 2 });
+    await assert.rejects(load(), { code: 'bad-model', message: /version 2 .*manifest\.json\)$/ });
+    assert.deepEqual(shardRequests(), []);
+    assert.deepEqual(await withStore((store) => store.list()), []);
+  });
+
+  it('follows shard addresses relative to the manifest', async () => {
+    publish(shards);
+    const manifest = JSON.parse(Buffer.from(/** @type {Uint8Array} */ (files.get(`${FOLDER}manifest.json`))).toString());
+    manifest.shards[0].file = '../text/shard-000.bin';
+    files.set(`${FOLDER}manifest.json`, Buffer.from(JSON.stringify(manifest)));
+    files.set('/models/text/shard-000.bin', shards[0]);
+    files.delete(`${FOLDER}shard-000.bin`);
+    assertHonest((await load()).events);
+  });
+
+  it('stops when it is told to and keeps what was whole', async () => {
+    publish(shards);
+    const controller = new AbortController();
+    fault = (request, response) => {
+      if (!request.url?.endsWith('shard-001.bin')) return false;
+      response.writeHead(200).write(shards[1].subarray(0, 1000));
+      setTimeout(() => controller.abort(), 50);
+      return true;
+    };
+    await assert.rejects(load(controller.signal), { code: 'aborted' });
+    const [partly] = await withStore((store) => store.list());
+    assert.deepEqual([partly.bytes, partly.complete], [300_000, false]);
+  });
+});
+
+describe('storage that is refused', () => {
+  const shards = [randomBytes(50_000), randomBytes(40_000)];
+
+  /** @param {import('../../pkg/src/load.js').Progress[]} events */
+  const notices = (events) => events.flatMap((event) => (event.phase === 'notice' ? [event] : []));
+
+  it('loads into memory and says so once when there is no IndexedDB', async () => {
+    publish(shards);
+    Reflect.deleteProperty(globalThis, 'indexedDB');
+    const { events, storageNote } = await load();
+    assertHonest(events);
+    assert.match(String(storageNote), /refuses to store the model/);
+    assert.equal(notices(events).length, 1);
+    assert.equal(notices(events)[0].code, 'quota');
+  });
+
+  it('loads into memory when opening the database fails', async () => {
+    publish(shards);
+    globalThis.indexedDB.open = () => { throw new DOMException('The operation is insecure.', 'SecurityError'); };
+    const { events, storageNote } = await load();
+    assertHonest(events);
+    assert.match(String(storageNote), /insecure/);
+  });
+
+  it('loads into memory when there is no room', async (context) => {
+    publish(shards);
+    context.mock.method(Store.prototype, 'saveShard', async () => { throw Object.assign(new Error('no room'), { code: 'quota' }); });
+    const { events, storageNote } = await load();
+    assertHonest(events);
+    assert.equal(storageNote, 'no room');
+    assert.equal(notices(events).length, 1);
+  });
+
+  it('makes room by dropping the old version first', async (context) => {
+    publish(shards);
+    await load();
+    publish([shards[0], randomBytes(45_000)]);
+    const save = Store.prototype.saveShard;
+    let refusals = 1;
+    context.mock.method(Store.prototype, 'saveShard', /** @this {Store} @param {Parameters<typeof save>} args */ function saveOnce(...args) {
+      return refusals-- > 0 ? Promise.reject(new Error('no room')) : save.apply(this, args);
+    });
+    const { storageNote } = await load();
+    assert.equal(storageNote, undefined);
+    const [model] = await withStore((store) => store.list());
+    assert.deepEqual([model.bytes, model.complete], [95_000, true]);
+  });
+});

@@ -1,0 +1,101 @@
+// What callers may pass, and what they are told when it is wrong.
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { fromPlainError, isFatal, toPlainError } from '../../pkg/src/errors.js';
+import { resolveModel } from '../../pkg/src/model-url.js';
+import { parseSeed, toEngineRequest } from '../../pkg/src/request.js';
+import { describeProgress } from '../../pkg/src/words.js';
+import { withStyle } from '../../www/sticker.js';
+
+describe('seeds', () => {
+  it('are taken as number, bigint or decimal string', () => {
+    assert.equal(parseSeed(7), '7');
+    assert.equal(parseSeed(7n), '7');
+    assert.equal(parseSeed(' 007 '), '7');
+    assert.equal(parseSeed('18446744073709551615'), '18446744073709551615');
+  });
+
+  for (const seed of [-1, 1.5, NaN, 2 ** 53, 2n ** 64n, -1n, '18446744073709551616', '0x10', '', 'seven', null, {}]) {
+    it(`refuse ${typeof seed} ${String(seed)}`, () => {
+      assert.throws(() => parseSeed(seed), { code: 'bad-input', message: /whole number from 0 to 18446744073709551615/ });
+    });
+  }
+});
+
+describe('requests', () => {
+  it('keep only what was given, and always have a seed', () => {
+    const { seed, ...rest } = toEngineRequest({ prompt: 'a red apple' });
+    assert.match(seed, /^\d{1,10}$/);
+    assert.deepEqual(rest, { prompt: 'a red apple', preview: false });
+    assert.deepEqual(
+      toEngineRequest({ prompt: 'x', negativePrompt: 'y', seed: 1, steps: 4, guidance: 1, width: 64, height: 32, count: 2, onStep() {} }),
+      { prompt: 'x', negative_prompt: 'y', seed: '1', steps: 4, guidance: 1, width: 64, height: 32, count: 2, preview: true },
+    );
+  });
+
+  /** @type {[string, object, RegExp][]} */
+  const wrong = [
+    ['an empty prompt', { prompt: '  ' }, /prompt is empty/],
+    ['no prompt', {}, /prompt is empty/],
+    ['steps of 0', { prompt: 'x', steps: 0 }, /`steps` must be a whole number of at least 1, not 0/],
+    ['half a step', { prompt: 'x', steps: 1.5 }, /`steps`/],
+    ['a width in words', { prompt: 'x', width: '64' }, /`width`/],
+    ['a guidance that is no number', { prompt: 'x', guidance: NaN }, /`guidance`/],
+    ['a count of -1', { prompt: 'x', count: -1 }, /`count`/],
+    ['noise of another kind', { prompt: 'x', noise: [1, 2] }, /`noise`/],
+    ['a negative prompt of another kind', { prompt: 'x', negativePrompt: 3 }, /`negativePrompt`/],
+  ];
+  for (const [what, options, message] of wrong) {
+    it(`refuse ${what}`, () => {
+      assert.throws(() => toEngineRequest(/** @type {import('../../pkg/src/request.js').GenerateOptions} */ (options)), { code: 'bad-input', message });
+    });
+  }
+});
+
+describe('model addresses', () => {
+  const page = 'https://example.org/art/index.html';
+  it('are folders or manifests, relative to the page', () => {
+    const expected = { id: 'https://example.org/art/models/sticker/', manifestUrl: 'https://example.org/art/models/sticker/manifest.json' };
+    assert.deepEqual(resolveModel('models/sticker/', page), expected);
+    assert.deepEqual(resolveModel('./models/sticker', page), expected);
+    assert.deepEqual(resolveModel(new URL('models/sticker/manifest.json', page), page), expected);
+  });
+
+  it('refuse what is no address', () => {
+    for (const model of ['', 'https://', undefined]) {
+      assert.throws(() => resolveModel(/** @type {string} */ (model), page), { code: 'bad-input', message: /`model`/ });
+    }
+  });
+});
+
+describe('errors', () => {
+  it('of the engine keep their code and words', () => {
+    const plain = toPlainError(Object.assign(new Error('Width 100 is not a multiple of 8.'), { code: 'bad-input' }));
+    assert.deepEqual(plain, { code: 'bad-input', message: 'Width 100 is not a multiple of 8.' });
+    assert.equal(fromPlainError(plain).name, 'InkbloomError');
+    assert.equal(isFatal(plain), false);
+  });
+
+  it('without a code are told apart: a trap, a full heap, a browser that cannot compile', () => {
+    assert.equal(toPlainError(new WebAssembly.RuntimeError('unreachable')).code, 'device-lost');
+    assert.equal(toPlainError(new WebAssembly.RuntimeError('unreachable'), 2 ** 31).code, 'out-of-memory');
+    assert.equal(toPlainError(new RangeError('Array buffer allocation failed')).code, 'out-of-memory');
+    assert.equal(toPlainError(new WebAssembly.CompileError('invalid opcode')).code, 'unsupported');
+    assert.equal(toPlainError(new DOMException('stop', 'AbortError')).code, 'aborted');
+    assert.ok(isFatal(toPlainError('what is this')));
+  });
+});
+
+describe('words', () => {
+  it('for progress are honest about where bytes come from', () => {
+    const event = { phase: /** @type {const} */ ('download'), loaded: 1_500_000, total: 3_000_000, file: 'shard-000.bin' };
+    assert.deepEqual(describeProgress({ ...event, stored: false }), { text: 'Downloading the model: 1.5 of 3.0 MB', fraction: 0.5 });
+    assert.match(describeProgress({ ...event, stored: true }).text, /^Reading the model from this browser/);
+  });
+
+  it('for the model carry the style once', () => {
+    assert.equal(withStyle('3d emoji', ' a red  apple '), '3d emoji of a red apple');
+    assert.equal(withStyle('3d emoji', 'flat emoji of a cat'), 'flat emoji of a cat');
+    assert.equal(withStyle('', 'a cat'), 'a cat');
+  });
+});
