@@ -1,0 +1,6 @@
+"""Trains Inkbloom's text-to-sticker model: data set, VAE, Diffusion Transformer, few-step student.
+
+Each stage is one module with one function of the same name; ``cli`` runs them in this order:
+
+    data -> vae -> latents -> dit -> distill -> evaluate -> export
+"""

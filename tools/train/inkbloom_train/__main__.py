@@ -1,0 +1,3 @@
+from inkbloom_train.cli import main
+
+raise SystemExit(main())

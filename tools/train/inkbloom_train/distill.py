@@ -1,0 +1,87 @@
+"""Stage ``distill``: a student that needs 4 steps and no second, unguided pass.
+
+PeRFlow (Yan 2024): time is cut into windows; in each the guided teacher is followed in small steps, and
+the student learns the straight line between the ends. Guidance is in the targets, so the student is
+sampled with one Euler step a window and without guidance.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from inkbloom_train import dit as dit_stage
+from inkbloom_train import flow, training
+from inkbloom_train import latents as latents_stage
+from inkbloom_train.data.dataset import DataSet
+from inkbloom_train.distributed import Worker
+from inkbloom_train.dit import Samples, Velocity
+from inkbloom_train.presets import DistillSettings, Preset
+from inkbloom_train.text import TextEncoder
+from inkbloom_train.workspace import Workspace
+
+_AT_START = 0.6
+"""Share of the samples taken at the start of their window, the only place where the student is asked."""
+
+
+class DistillObjective(nn.Module):
+    """Mean squared error of the student's velocity on the teacher's chord."""
+
+    def __init__(self, velocity: Velocity) -> None:
+        super().__init__()
+        self.velocity = velocity
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, chord: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (self.velocity(x_t, t, text, mask) - chord).square().mean()}
+
+
+def chord(
+    teacher: flow.Velocity, x_0: torch.Tensor, noise: torch.Tensor, window: torch.Tensor, along: torch.Tensor, settings: DistillSettings
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A point on the straight line that replaces the teacher's path through a window.
+
+    ``window`` [N] counts from 0 (pure noise); ``along`` [N] is how far into it, 0 to 1. Returns x_t, t and
+    the line's velocity.
+    """
+    count, inner = settings.windows, settings.teacher_steps
+    start = 1 - window / count  # [N]
+    x_start = flow.mix(x_0, noise, start)
+    x = x_start
+    for step in range(inner):
+        x = x - teacher(x, start - step / (count * inner)) / (count * inner)
+    velocity = (x_start - x) * count
+    return x_start - velocity * along.view(-1, 1, 1, 1) / count, start - along / count, velocity
+
+
+def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> training.State:
+    """Trains the student from the teacher's averaged weights."""
+    settings = preset.distill
+    teacher = dit_stage.load(preset, workspace.stage("dit")).to(worker.device)
+    student = copy.deepcopy(teacher).train().requires_grad_(True)
+    encoder = TextEncoder(worker.device, preset.max_text_tokens)
+    samples = Samples(data, latents_stage.load(workspace, worker.device), encoder, text_dropout=0.0)
+    empty = encoder([""])
+    fast_teacher = torch.compile(teacher) if preset.compile else teacher
+
+    def make_batch(rng: np.random.Generator, count: int) -> dict:
+        x_0, captions = samples(rng, count)
+        text = encoder(captions)
+        window = torch.as_tensor(rng.integers(0, settings.windows, count), dtype=torch.float32, device=worker.device)
+        along = torch.as_tensor(np.where(rng.random(count) < _AT_START, 0.0, rng.random(count)), dtype=torch.float32, device=worker.device)
+        with torch.no_grad(), worker.autocast():
+            guided = flow.guided(fast_teacher, text, empty, settings.guidance)
+            x_t, t, velocity = chord(guided, x_0, torch.randn_like(x_0), window, along, settings)
+        return {"x_t": x_t, "t": t, "chord": velocity, "text": text[0], "mask": text[1]}
+
+    return training.train(
+        DistillObjective(student),
+        make_batch,
+        settings.schedule,
+        {**dit_stage.config(preset), "windows": settings.windows, "guidance": settings.guidance},
+        workspace.stage("distill"),
+        worker,
+        limit_minutes=preset.stage_minutes,
+        compile_mode=preset.compile,
+        seed=preset.seed,
+    )

@@ -1,0 +1,172 @@
+"""Stage ``evaluate``: one table of figures and two sheets of pictures."""
+
+import json
+import random
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from inkbloom_train import generate, scorer
+from inkbloom_train import vae as vae_stage
+from inkbloom_train.data.captions import canonical
+from inkbloom_train.data.dataset import HELD_CONCEPT, HELD_PAIR, TRAIN, DataSet
+from inkbloom_train.distributed import Worker
+from inkbloom_train.errors import TrainError
+from inkbloom_train.pictures import open_pixels, to_model
+from inkbloom_train.presets import Preset
+from inkbloom_train.scorer import Scorer
+from inkbloom_train.workspace import Workspace
+
+SPLITS = {TRAIN: "seen", HELD_PAIR: "held-out pair", HELD_CONCEPT: "held-out concept"}
+FAILURES = 24
+
+GRID = (
+    # as in training
+    "flat emoji of cat", "shaded emoji of dog face", "3d emoji of red apple", "bold flat emoji of automobile", "glossy emoji of rocket",
+    "3d emoji of grinning face", "flat emoji of fish", "outlined sticker of pizza", "cartoon emoji of sunflower", "blob emoji of ghost",
+    "shaded emoji of house", "flat emoji of bicycle", "3d emoji of bird", "glossy emoji of purple heart", "minimal emoji of tree",
+    "bold flat emoji of owl", "neon sticker of star", "round badge icon of camera", "hand drawn sketch of coffee cup", "thick outline icon of umbrella",
+    "flat color icon of clock", "plump blue icon of gift", "thin line color icon of guitar", "flat duotone icon of lock",
+    # colours
+    "a red car", "a blue car, 3d emoji", "green apple", "yellow butterfly, flat emoji", "a pink elephant", "orange balloon, 3d emoji",
+    "a red key outline icon", "purple solid icon of a crown",
+    # compositions and free phrasings that no caption contains
+    "two cats", "a dog next to a tree", "three strawberries", "a happy smiling sun", "a rocket flying to the moon", "cute penguin sticker",
+    "birthday cake with candles", "a cup of hot tea", "a house in the snow", "a bunch of flowers", "a big green dinosaur", "my little robot friend",
+    "a slice of watermelon", "sleepy fox", "the night sky with stars", "a cold drink for a hot day",
+)  # fmt: skip
+
+
+@dataclass
+class Scores:
+    """Of one source of pictures for one kind of prompt, in percent."""
+
+    source: str
+    split: str
+    count: int
+    top1: float
+    top5: float
+    style: float
+
+
+def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> dict:
+    """Measures everything that is trained and writes ``evaluate/``: report.json, table.md, grid.png, failures.png."""
+    judge = scorer.train(preset, data, workspace, worker)
+    if not worker.leads:
+        return {}
+    folder = workspace.stage("evaluate")
+    pixels = open_pixels(workspace.pictures(preset.size), torch.device("cpu"))
+    held = pixels[vae_stage.check_rows(data, 256)]
+    report: dict = {"vae": vae_stage.measure(vae_stage.load(preset.vae, workspace).to(worker.device), held, worker)}
+    asked = {split: _ask(data, split, preset.evaluate.prompts) for split in SPLITS if data.of_split(split)}
+    scores = [_score(judge, data, "real pictures", split, rows, pixels[rows]) for split, rows in _ceiling(judge, data).items()]
+    scores += [_floor(judge, data, pixels)]
+    report["alpha"] = {"real pictures": _unclean_alpha(held.numpy())}
+    report["nearest"] = {"real held-out pictures": _nearest(held.numpy(), pixels, data)}
+    models = [generate.TEACHER] + ([generate.STUDENT] if generate.has_student(workspace) else [])
+    for which in models:
+        model = generate.load(preset, workspace, worker, which)
+        source = f"{which}, {model.steps} steps"
+        made = {split: model([canonical(data.rows[row], data.styles) for row in rows], batch=preset.evaluate.batch) for split, rows in asked.items()}
+        scores += [_score(judge, data, source, split, asked[split], pictures) for split, pictures in made.items()]
+        everything = np.concatenate(list(made.values()))
+        report["alpha"][source] = _unclean_alpha(everything)
+        report["nearest"][source] = _nearest(everything, pixels, data)
+        generate.grid(model(list(GRID), batch=preset.evaluate.batch), list(GRID)).save(folder / f"grid-{which}.png")
+        _failures(judge, data, asked[TRAIN], made[TRAIN]).save(folder / f"failures-{which}.png")
+    report["scores"] = [asdict(entry) for entry in scores]
+    report["concepts"] = len(judge.concepts)
+    (folder / "report.json").write_text(json.dumps(report, indent=1))
+    text = table(report)
+    (folder / "table.md").write_text(text)
+    worker.log(text)
+    return report
+
+
+def _ask(data: DataSet, split: str, count: int) -> list[int]:
+    """Rows whose captions are the prompts: one of each concept, drawn at random."""
+    rows = data.of_split(split)
+    random.Random(5).shuffle(rows)
+    by_concept = {data.rows[row].concept: row for row in rows}
+    return list(by_concept.values())[:count]
+
+
+def _ceiling(judge: Scorer, data: DataSet) -> dict[str, list[int]]:
+    """Pictures that the scorer never learned from, by split; where there are none (a tiny data set), all."""
+    found = {split: [row for row in judge.held if data.rows[row].split == split] for split in SPLITS}
+    return {split: rows for split, rows in found.items() if rows} or {TRAIN: data.of_split(TRAIN)}
+
+
+def _score(judge: Scorer, data: DataSet, source: str, split: str, rows: list[int], pictures: torch.Tensor | np.ndarray) -> Scores:
+    embeddings, styles = judge.embed(pictures)
+    ranks = judge.ranks(embeddings, [data.rows[row].concept for row in rows])
+    wanted = torch.tensor([judge.styles.index(data.rows[row].style) for row in rows])
+    share = lambda hits: round(100 * hits.float().mean().item(), 1)  # noqa: E731
+    return Scores(source, SPLITS[split], len(rows), share(ranks < 1), share(ranks < 5), share(styles.argmax(1) == wanted))
+
+
+def _floor(judge: Scorer, data: DataSet, pixels: torch.Tensor) -> Scores:
+    """Real pictures asked for with the captions of others."""
+    rows = _ask(data, TRAIN, 400)
+    return _score(judge, data, "shuffled captions", TRAIN, [*rows[1:], rows[0]], pixels[rows])
+
+
+def _unclean_alpha(pictures: np.ndarray, reach: int = 2) -> float:
+    """Percent of the pixels that are half transparent (alpha 5 % to 95 %) more than ``reach`` px from an edge of the shape."""
+    alpha = torch.from_numpy(pictures[..., 3]).float()[:, None] / 255
+    solid = (alpha > 0.5).float()
+    near = F.max_pool2d(solid, 2 * reach + 1, 1, reach) + F.max_pool2d(1 - solid, 2 * reach + 1, 1, reach) == 2
+    half = (alpha > 0.05) & (alpha < 0.95)
+    return round(100 * (half & ~near).float().mean().item(), 2)
+
+
+def _nearest(pictures: np.ndarray, pixels: torch.Tensor, data: DataSet, side: int = 32) -> float:
+    """Median over pictures of the root mean square distance (values 0 to 1) to the nearest training picture, at 32 px."""
+
+    def small(batch: torch.Tensor) -> torch.Tensor:
+        x = F.interpolate(to_model(batch), size=(side, side), mode="bilinear", antialias=True)
+        return ((x + 1) / 2).flatten(1)
+
+    trained = torch.cat([small(part) for part in pixels[data.of_split(TRAIN)].split(512)])
+    asked = small(torch.from_numpy(pictures))
+    distance = torch.cat([torch.cdist(part, trained).amin(1) for part in asked.split(64)]) / asked.shape[1] ** 0.5
+    return round(distance.median().item(), 4)
+
+
+def _failures(judge: Scorer, data: DataSet, rows: list[int], pictures: np.ndarray) -> "generate.Image.Image":
+    """The pictures furthest from what was asked, by the scorer."""
+    ranks = judge.ranks(judge.embed(pictures)[0], [data.rows[row].concept for row in rows])
+    worst = ranks.argsort(descending=True)[:FAILURES].tolist()
+    return generate.grid(pictures[worst], [canonical(data.rows[rows[index]], data.styles) for index in worst])
+
+
+def load_report(workspace: Workspace) -> dict:
+    """The report of the last evaluation. Raises TrainError if there is none."""
+    path = workspace.stage("evaluate") / "report.json"
+    if not path.exists():
+        raise TrainError("the run is not evaluated yet: run the stage `evaluate` first")
+    return json.loads(path.read_text())
+
+
+def table(report: dict) -> str:
+    """The report as Markdown."""
+    lines = [
+        f"Concept retrieval among {report['concepts']} concepts and style accuracy, by the scorer of this data set (not CLIP), in percent:",
+        "",
+        "| pictures | prompts | count | R@1 | R@5 | style |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(f"| {s['source']} | {s['split']} | {s['count']} | {s['top1']} | {s['top5']} | {s['style']} |" for s in report["scores"]),
+        "",
+        "| pictures | half-transparent pixels away from edges, % | median distance to the nearest training picture |",
+        "| --- | --- | --- |",
+        *(
+            f"| {source} | {report['alpha'].get(source, report['alpha']['real pictures'])} | {distance} |"
+            for source, distance in report["nearest"].items()
+        ),
+        "",
+        "VAE on held-out concepts, PSNR in dB: {white_db} over white, {black_db} over black, {alpha_db} alpha.".format(**report["vae"]),
+        "",
+    ]
+    return "\n".join(lines)

