@@ -24,6 +24,9 @@ const TYPES = {
   '.bin': 'application/octet-stream',
 };
 
+/** @param {string} file */
+export const typeOf = (file) => TYPES[path.extname(file)] ?? 'application/octet-stream';
+
 /** The strictest policy that the page needs: a stranger's site may have it, so we live under it ourselves. */
 export const POLICY = [
   "default-src 'none'",
@@ -99,7 +102,7 @@ export function createSite({ mounts = mountsOfPage(), intercept } = {}) {
 
     const etag = `"${createHash('sha1').update(`${found.size} ${found.mtimeMs}`).digest('base64url')}"`;
     const headers = {
-      'content-type': TYPES[path.extname(file)] ?? 'application/octet-stream',
+      'content-type': typeOf(file),
       'content-security-policy': POLICY,
       'x-content-type-options': 'nosniff',
       'referrer-policy': 'no-referrer',

@@ -35,7 +35,6 @@ export class Store {
 
   /** Rejects with the code `quota` where the browser refuses storage. */
   static async open() {
-    if (typeof indexedDB === 'undefined') throw refused('it has no IndexedDB here');
     const opening = openDatabase();
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
@@ -161,11 +160,12 @@ export class Store {
 }
 
 /**
- * `async` because a browser may also refuse by throwing at once.
+ * `async` because a browser may also refuse by throwing at once, even at the mention of `indexedDB`.
  *
  * @returns {Promise<import('idb').IDBPDatabase<Schema>>}
  */
 async function openDatabase() {
+  if (typeof indexedDB === 'undefined') throw new Error('it has no IndexedDB here');
   return openDB(DATABASE, VERSION, {
     upgrade(db) {
       db.createObjectStore('models');

@@ -7,7 +7,8 @@ import { loadBundle } from '../../pkg/src/load.js';
 import { resolveModel } from '../../pkg/src/model-url.js';
 import { Store } from '../../pkg/src/store.js';
 import { installFakeIndexedDB } from './support/dev-dependencies.js';
-import { openFake, sha256 } from './support/fake-engine.js';
+import { openFake } from './support/fake-engine.js';
+import { sha256 } from './support/hash.js';
 import { Site, cutAfter } from './support/site.js';
 
 const PATIENCE = { attempts: 3, backoffMs: 5, stallMs: 400 };
@@ -15,10 +16,6 @@ const FOLDER = '/models/test/';
 
 /** @type {Site} */
 let site;
-/** What the server has: bytes by path. @type {Map<string, Uint8Array>} */
-let files;
-/** Looks at a request first. @type {import('./support/site.js').Meddle | undefined} */
-let fault;
 
 /** @param {Uint8Array[]} shards @param {object} [changes] */
 function publish(shards, changes = {}) {
@@ -28,8 +25,8 @@ function publish(shards, changes = {}) {
     shards: shards.map((bytes, index) => ({ file: `shard-00${index}.bin`, size: bytes.length, sha256: sha256(bytes) })),
     ...changes,
   };
-  files.set(`${FOLDER}manifest.json`, Buffer.from(JSON.stringify(manifest)));
-  shards.forEach((bytes, index) => files.set(`${FOLDER}shard-00${index}.bin`, bytes));
+  site.files.set(`${FOLDER}manifest.json`, JSON.stringify(manifest));
+  shards.forEach((bytes, index) => site.files.set(`${FOLDER}shard-00${index}.bin`, bytes));
 }
 
 /** @param {AbortSignal} [signal] */
@@ -79,16 +76,7 @@ async function withStore(action) {
 
 beforeEach(async () => {
   installFakeIndexedDB();
-  files = new Map();
-  fault = undefined;
   site = await Site.start({});
-  site.meddle = (request, response) => {
-    if (fault?.(request, response)) return true;
-    const bytes = files.get(String(request.url));
-    if (!bytes) return false;
-    response.writeHead(200, { 'content-length': bytes.length }).end(bytes);
-    return true;
-  };
 });
 
 afterEach(() => site.goOffline().catch(() => {}));
@@ -135,7 +123,7 @@ describe('loading a bundle', () => {
 
   it('goes on at the last whole shard after a download was cut', async () => {
     publish(shards);
-    fault = (request, response) => {
+    site.meddle = (request, response) => {
       if (!request.url?.endsWith('shard-001.bin')) return false;
       cutAfter(response, shards[1].subarray(0, 50_000), shards[1].length);
       return true;
@@ -144,7 +132,7 @@ describe('loading a bundle', () => {
     assert.equal(site.countOf('shard-001.bin'), PATIENCE.attempts);
     const [partly] = await withStore((store) => store.list());
     assert.deepEqual([partly.bytes, partly.complete], [300_000, false]);
-    fault = undefined;
+    site.meddle = undefined;
     site.asked = [];
     const { events } = await load();
     assertHonest(events);
@@ -154,7 +142,7 @@ describe('loading a bundle', () => {
   it('tries again within one visit when a connection breaks once', async () => {
     publish(shards);
     let cuts = 1;
-    fault = (request, response) => {
+    site.meddle = (request, response) => {
       if (!request.url?.endsWith('shard-001.bin') || cuts-- <= 0) return false;
       cutAfter(response, shards[1].subarray(0, 150_000), shards[1].length);
       return true;
@@ -168,7 +156,7 @@ describe('loading a bundle', () => {
     publish(shards);
     let stalls = 1;
     let busy = 1;
-    fault = (request, response) => {
+    site.meddle = (request, response) => {
       if (request.url?.endsWith('shard-000.bin') && stalls-- > 0) {
         response.writeHead(200).write(shards[0].subarray(0, 1000));
         return true;
@@ -183,7 +171,7 @@ describe('loading a bundle', () => {
     assert.deepEqual([site.countOf('shard-000.bin'), site.countOf('shard-001.bin')], [2, 2]);
 
     await withStore((store) => store.clear());
-    files.delete(`${FOLDER}shard-002.bin`);
+    site.files.delete(`${FOLDER}shard-002.bin`);
     site.asked = [];
     await assert.rejects(load(), { code: 'download-failed', message: /shard-002\.bin .*no such file \(HTTP 404\)/ });
     assert.equal(site.countOf('shard-002.bin'), 1);
@@ -192,7 +180,7 @@ describe('loading a bundle', () => {
   it('refuses a shard with a flipped byte, fetches it again, and stores only the good one', async () => {
     publish(shards);
     let bad = 1;
-    fault = (request, response) => {
+    site.meddle = (request, response) => {
       if (!request.url?.endsWith('shard-001.bin') || bad-- <= 0) return false;
       const flipped = Uint8Array.from(shards[1]);
       flipped[777] ^= 1;
@@ -210,7 +198,7 @@ describe('loading a bundle', () => {
     publish(shards);
     const flipped = Uint8Array.from(shards[1]);
     flipped[0] ^= 0x80;
-    files.set(`${FOLDER}shard-001.bin`, flipped);
+    site.files.set(`${FOLDER}shard-001.bin`, flipped);
     await assert.rejects(load(), { code: 'corrupt-weights', message: /shard-001\.bin/ });
     assert.equal(site.countOf('shard-001.bin'), 2);
     const [partly] = await withStore((store) => store.list());
@@ -232,9 +220,9 @@ describe('loading a bundle', () => {
 
   it('does not take an answer of another length for a shard', async () => {
     publish(shards);
-    files.set(`${FOLDER}shard-000.bin`, Buffer.from('<!doctype html><title>Not found</title>'));
+    site.files.set(`${FOLDER}shard-000.bin`, '<!doctype html><title>Not found</title>');
     await assert.rejects(load(), { code: 'corrupt-weights', message: /shard-000\.bin should hold 300000 bytes and holds only 39/ });
-    files.set(`${FOLDER}shard-000.bin`, randomBytes(300_001));
+    site.files.set(`${FOLDER}shard-000.bin`, randomBytes(300_001));
     await assert.rejects(load(), { code: 'corrupt-weights', message: /holds more/ });
   });
 
@@ -254,7 +242,7 @@ describe('loading a bundle', () => {
     publish(shards);
     await load();
     publish([shards[0], randomBytes(150_000), randomBytes(100_000)]);
-    files.delete(`${FOLDER}shard-002.bin`);
+    site.files.delete(`${FOLDER}shard-002.bin`);
     await assert.rejects(load(), { code: 'download-failed' });
     await site.goOffline();
     assertHonest((await load()).events);
@@ -270,18 +258,18 @@ describe('loading a bundle', () => {
 
   it('follows shard addresses relative to the manifest', async () => {
     publish(shards);
-    const manifest = JSON.parse(Buffer.from(/** @type {Uint8Array} */ (files.get(`${FOLDER}manifest.json`))).toString());
+    const manifest = JSON.parse(String(site.files.get(`${FOLDER}manifest.json`)));
     manifest.shards[0].file = '../text/shard-000.bin';
-    files.set(`${FOLDER}manifest.json`, Buffer.from(JSON.stringify(manifest)));
-    files.set('/models/text/shard-000.bin', shards[0]);
-    files.delete(`${FOLDER}shard-000.bin`);
+    site.files.set(`${FOLDER}manifest.json`, JSON.stringify(manifest));
+    site.files.set('/models/text/shard-000.bin', shards[0]);
+    site.files.delete(`${FOLDER}shard-000.bin`);
     assertHonest((await load()).events);
   });
 
   it('stops when it is told to and keeps what was whole', async () => {
     publish(shards);
     const controller = new AbortController();
-    fault = (request, response) => {
+    site.meddle = (request, response) => {
       if (!request.url?.endsWith('shard-001.bin')) return false;
       response.writeHead(200).write(shards[1].subarray(0, 1000));
       setTimeout(() => controller.abort(), 50);

@@ -1,15 +1,10 @@
 // A stand-in for the wasm in tests that are about downloading and storing: it checks shards as the real one
 // does and draws nothing.
-import { createHash } from 'node:crypto';
+import { sha256 } from './hash.js';
 
 /** @param {string} code @param {string} message */
 function failure(code, message) {
   return Object.assign(new Error(message), { code });
-}
-
-/** @param {Uint8Array} bytes */
-export function sha256(bytes) {
-  return createHash('sha256').update(bytes).digest('hex');
 }
 
 /**

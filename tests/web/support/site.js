@@ -1,4 +1,4 @@
-import { createSite } from '../../../www/serve.mjs';
+import { POLICY, createSite, typeOf } from '../../../www/serve.mjs';
 
 /**
  * What a test does to a request before the site answers it; true means that it was answered.
@@ -12,6 +12,8 @@ export class Site {
   asked = [];
   /** @type {Meddle | undefined} */
   meddle;
+  /** Files that exist only here, by path; they come before those on disk. @type {Map<string, string | Uint8Array>} */
+  files = new Map();
   #server;
   #port = 0;
 
@@ -21,7 +23,7 @@ export class Site {
       mounts,
       intercept: (request, response) => {
         this.asked.push(String(request.url));
-        return this.meddle?.(request, response) ?? false;
+        return (this.meddle?.(request, response) ?? false) || this.#answer(request, response);
       },
     });
   }
@@ -51,6 +53,20 @@ export class Site {
   /** Comes back at the same address. */
   async comeBack() {
     await this.#listen();
+  }
+
+  /** @type {Meddle} */
+  #answer(request, response) {
+    const path = new URL(String(request.url), this.url).pathname;
+    const content = this.files.get(path);
+    if (content === undefined) return false;
+    response.writeHead(200, {
+      'content-type': typeOf(path),
+      'content-length': Buffer.byteLength(content),
+      'content-security-policy': POLICY,
+      'cache-control': 'no-cache',
+    }).end(content);
+    return true;
   }
 
   async #listen() {

@@ -1,0 +1,219 @@
+// The page, driven as a person would. The default model is drawn with once, on the CPU; the rest uses a tiny one.
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { launch } from './support/browser.js';
+import { startLab } from './support/lab.js';
+
+const DEFAULT_MODEL = fileURLToPath(new URL('../../www/models/sticker/manifest.json', import.meta.url));
+const TINY = 'model=/bundles/sticker_tiny/&device=cpu';
+
+/** Two shared cores draw the default model in well under a minute; a hang is longer. */
+const PATIENCE = { timeout: 240_000 };
+
+/** @type {import('./support/site.js').Site} */
+let site;
+/** @type {import('playwright-core').Browser} */
+let browser;
+/** @type {import('playwright-core').BrowserContext} */
+let context;
+/** @type {import('playwright-core').Page} */
+let page;
+
+before(async () => {
+  site = await startLab();
+  browser = await launch();
+});
+after(async () => {
+  await browser?.close();
+  await site?.goOffline();
+});
+beforeEach(async () => {
+  context = await browser.newContext({ permissions: ['clipboard-read', 'clipboard-write'] });
+  page = await context.newPage();
+  page.on('pageerror', (error) => assert.fail(`the page threw: ${error.message}`));
+});
+afterEach(() => context.close());
+
+/** @param {string} prompt */
+async function draw(prompt) {
+  const before = await page.locator('#stickers li').count();
+  await page.getByLabel('What shall I draw?').fill(prompt);
+  await page.keyboard.press('Enter');
+  await page.locator('#stickers li').nth(before).waitFor(PATIENCE);
+  await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
+}
+
+/** What is on the canvas. */
+function pixels() {
+  return page.evaluate(() => {
+    const canvas = /** @type {HTMLCanvasElement} */ (document.getElementById('canvas'));
+    const { data, width, height } = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d')).getImageData(0, 0, canvas.width, canvas.height);
+    const alpha = data.filter((_, index) => index % 4 === 3);
+    const colours = new Set();
+    for (let index = 0; index < data.length; index += 4) if (data[index + 3] > 200) colours.add(`${data[index] >> 4},${data[index + 1] >> 4},${data[index + 2] >> 4}`);
+    return {
+      width,
+      height,
+      clear: alpha.filter((value) => value < 20).length / alpha.length,
+      solid: alpha.filter((value) => value > 235).length / alpha.length,
+      colours: colours.size,
+      bytes: Array.from(data).join(),
+    };
+  });
+}
+
+describe('the page with the default model', () => {
+  it('downloads at the first visit, draws, and draws the same again without a network', async (test) => {
+    assert.ok(existsSync(DEFAULT_MODEL), 'www/models/sticker/manifest.json is missing: run `./build.sh setup`');
+    await page.goto(`${site.url}?device=cpu`);
+    await page.getByText(/^Downloading the model: [\d.]+ of [\d.]+ MB$/).waitFor();
+    await page.getByLabel('3d emoji', { exact: true }).waitFor(PATIENCE);
+    await page.getByText('Advanced').click();
+    await page.getByLabel('Steps').fill('8');
+    await page.getByLabel('Seed', { exact: true }).fill('7');
+    await draw('a red apple');
+    const first = await pixels();
+    test.diagnostic(`clear ${(100 * first.clear).toFixed(0)} %, solid ${(100 * first.solid).toFixed(0)} %, ${first.colours} colours; ${await page.locator('#status').innerText()}`);
+    assert.ok(first.clear > 0.1 && first.clear < 0.95, `${first.clear} of the picture is transparent`);
+    assert.ok(first.solid > 0.05, `${first.solid} of the picture is solid`);
+    assert.ok(first.colours >= 3, 'the picture has hardly a colour');
+    assert.match(await page.locator('#caption').innerText(), /^3d emoji of a red apple seed 7$/);
+    assert.match(await page.locator('#device-line').innerText(), /^Drawn by your processor/);
+    assert.match(await page.locator('#storage-line').innerText(), /is kept in this browser/);
+
+    const saved = page.waitForEvent('download');
+    await page.getByRole('link', { name: 'Save PNG' }).click();
+    const download = await saved;
+    assert.equal(download.suggestedFilename(), 'a-red-apple.png');
+    const png = readFileSync(await download.path());
+    assert.equal(png.toString('latin1', 1, 4), 'PNG');
+    assert.equal(png[25], 6, 'the PNG must have an alpha channel (colour type 6)');
+
+    await page.evaluate(async () => (await navigator.serviceWorker.ready).active);
+    await site.goOffline();
+    try {
+      await page.reload();
+      await page.getByLabel('3d emoji', { exact: true }).waitFor(PATIENCE);
+      await page.getByText('Advanced').click();
+      await page.getByLabel('Steps').fill('8');
+      await page.getByLabel('Seed', { exact: true }).fill('7');
+      await draw('a red apple');
+      assert.equal((await pixels()).bytes, first.bytes);
+    } finally {
+      await site.comeBack();
+    }
+  });
+});
+
+describe('the page', () => {
+  it('draws a new picture each time, keeps them all, and brings one back', async () => {
+    await page.goto(`${site.url}?${TINY}`);
+    await draw('a red apple');
+    const seed = await page.getByLabel('Seed', { exact: true }).inputValue();
+    const first = await pixels();
+    await draw('a heart');
+    assert.notEqual(await page.getByLabel('Seed', { exact: true }).inputValue(), seed);
+    await page.getByRole('button', { name: /a red apple, seed/ }).click();
+    assert.equal(await page.getByLabel('What shall I draw?').inputValue(), 'a red apple');
+    assert.equal(await page.getByLabel('Seed', { exact: true }).inputValue(), seed);
+    assert.equal((await pixels()).bytes, first.bytes);
+  });
+
+  it('keeps a locked seed and draws the same picture with it', async () => {
+    await page.goto(`${site.url}?${TINY}`);
+    await page.getByRole('button', { name: 'Roll a new seed' }).click();
+    const seed = await page.getByLabel('Seed', { exact: true }).inputValue();
+    await draw('a heart');
+    const first = await pixels();
+    await draw('a heart');
+    assert.equal(await page.getByLabel('Seed', { exact: true }).inputValue(), seed);
+    assert.equal((await pixels()).bytes, first.bytes);
+  });
+
+  it('copies the picture and a link that draws it again', async () => {
+    await page.goto(`${site.url}?${TINY}`);
+    await draw('a heart');
+    const first = await pixels();
+    await page.getByRole('button', { name: 'Copy picture' }).click();
+    await page.getByText('The picture is on the clipboard.').waitFor();
+    const types = await page.evaluate(async () => (await navigator.clipboard.read()).flatMap((item) => item.types));
+    assert.deepEqual(types, ['image/png']);
+    await page.getByRole('button', { name: 'Copy link' }).click();
+    await page.getByText('The link is on the clipboard.').waitFor();
+    await page.goto(await page.evaluate(() => navigator.clipboard.readText()));
+    await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
+    assert.equal((await pixels()).bytes, first.bytes);
+  });
+
+  it('stops when told to, by button and by key, and draws again', async () => {
+    await page.goto(`${site.url}?${TINY}`);
+    await page.getByText('Advanced').click();
+    await page.getByLabel('Steps').fill('100');
+    for (const stop of [() => page.getByRole('button', { name: 'Stop' }).click(), () => page.keyboard.press('Escape')]) {
+      await page.getByLabel('What shall I draw?').fill('a heart');
+      await page.keyboard.press('Enter');
+      await page.getByText(/^Drawing: step \d+ of 100$/).waitFor(PATIENCE);
+      await stop();
+      await page.getByText(/^Stopped\./).waitFor();
+      assert.equal(await page.locator('#stickers li').count(), 0);
+    }
+    await page.getByLabel('Steps').fill('2');
+    await draw('a heart');
+  });
+
+  it('says what is wrong and what to do, and goes on', async () => {
+    await page.goto(`${site.url}?${TINY}`);
+    await page.getByRole('button', { name: 'Draw', exact: true }).click();
+    await page.getByText('Type a few words first').waitFor();
+    await page.getByText('Advanced').click();
+    await page.getByLabel('Steps').fill('0');
+    await page.getByLabel('What shall I draw?').fill('a heart');
+    await page.keyboard.press('Enter');
+    await page.getByRole('alert').getByText('`steps` must be a whole number of at least 1, not 0.').waitFor(PATIENCE);
+    await page.getByLabel('Steps').fill('2');
+    await page.getByRole('button', { name: 'Try again' }).click();
+    await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
+    assert.equal(await page.getByRole('alert').isVisible(), false);
+  });
+
+  it('says which file is missing', async () => {
+    await page.goto(`${site.url}?model=/models/nowhere/`);
+    await page.getByRole('alert').getByText(/models\/nowhere\/manifest\.json could not be downloaded: there is no such file/).waitFor();
+  });
+
+  it('says when the model cannot be stored', async () => {
+    await page.goto(`${site.url}lab.html`);
+    const session = await context.newCDPSession(page);
+    await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(site.url).origin, quotaSize: 20_000 });
+    await page.goto(`${site.url}?${TINY}`);
+    await draw('a heart');
+    await page.getByText('This browser refuses to store the model (there is no room left)').waitFor();
+  });
+
+  it('removes the model when asked', async () => {
+    await page.goto(`${site.url}?${TINY}`);
+    await page.getByRole('button', { name: 'Remove it' }).click(PATIENCE);
+    await page.getByText('The model was removed from this browser.').waitFor();
+  });
+
+  it('fits a phone and has no task of 50 ms on the main thread while it draws', async () => {
+    await page.setViewportSize({ width: 360, height: 740 });
+    await page.goto(`${site.url}?${TINY}`);
+    await page.getByLabel('3d emoji', { exact: true }).waitFor(PATIENCE);
+    await page.evaluate(() => {
+      const tasks = /** @type {number[]} */ ([]);
+      Object.assign(globalThis, { longTasks: tasks });
+      new PerformanceObserver((list) => tasks.push(...list.getEntries().map(({ duration }) => duration))).observe({ type: 'longtask' });
+    });
+    await draw('a heart');
+    await page.getByText('Advanced').click();
+    const { width, longTasks } = await page.evaluate(() => ({
+      width: document.documentElement.scrollWidth,
+      longTasks: /** @type {{ longTasks: number[] }} */ (/** @type {unknown} */ (globalThis)).longTasks,
+    }));
+    assert.equal(width, 360);
+    assert.deepEqual(longTasks, []);
+  });
+});

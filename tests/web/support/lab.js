@@ -1,0 +1,109 @@
+// A bare page under the same policy as the real one, and what a stranger's script would do on it.
+import { bundlesFolder } from './bundles.js';
+import { Site } from './site.js';
+import { mountsOfPage } from '../../../www/serve.mjs';
+
+/**
+ * @typedef {import('playwright-core').Page} Page
+ * @typedef {import('playwright-core').Browser} Browser
+ * @typedef {import('../../../pkg/src/index.js').Inkbloom} Inkbloom
+ *
+ * What one drawing in the page told.
+ *
+ * @typedef {object} Report
+ * @property {{ code: string, message: string, name: string }} [error]
+ * @property {import('../../../pkg/src/index.js').Progress[]} progress
+ * @property {{ step: number, steps: number, image: number, count: number, preview?: [number, number] }[]} steps
+ * @property {string[]} hashes SHA-256 of each picture's bytes
+ * @property {[number, number][]} sizes
+ * @property {number[][]} raw
+ * @property {string} [seed]
+ * @property {string[]} [warnings]
+ * @property {import('../../../pkg/src/index.js').DeviceInfo} [device]
+ * @property {boolean} [stored]
+ * @property {string} [storageNote]
+ *
+ * @typedef {object} Order
+ * @property {string} model
+ * @property {'auto' | 'gpu' | 'cpu'} [device]
+ * @property {string} [workerUrl]
+ * @property {(Omit<import('../../../pkg/src/index.js').GenerateOptions, 'noise'> & { noise?: number[], abortAtStep?: number })[]} [drawings]
+ */
+
+/** Starts a site with the page, the package, and the tiny models under /bundles/. */
+export async function startLab() {
+  const site = await Site.start({ ...mountsOfPage(), '/bundles/': bundlesFolder() });
+  site.files.set('/lab.html', '<!doctype html><meta charset="utf-8"><title>Lab</title><body></body>');
+  return site;
+}
+
+/**
+ * Loads a model and draws, all in the page; every drawing of an order is made by the same engine.
+ *
+ * @param {Page} page
+ * @param {Order} order
+ * @returns {Promise<Report[]>} one per drawing, or one when there is none
+ */
+export function order(page, { model, device = 'cpu', workerUrl, drawings = [] }) {
+  return page.evaluate(async ({ model, device, workerUrl, drawings }) => {
+    const entry = '/pkg/index.js';
+    /** @type {typeof import('../../../pkg/src/index.js')} */
+    const { Inkbloom } = await import(entry);
+    /** @param {unknown} error */
+    const plain = (error) => {
+      const { code, message, name } = /** @type {import('../../../pkg/src/index.js').InkbloomError} */ (error);
+      return { code, message, name };
+    };
+    /** @returns {Report} */
+    const blank = () => ({ progress: [], steps: [], hashes: [], sizes: [], raw: [] });
+    const first = blank();
+    /** @type {Inkbloom} */
+    let ink;
+    try {
+      ink = await Inkbloom.load({ model, device, workerUrl, onProgress: (event) => first.progress.push(event) });
+    } catch (error) {
+      return [{ ...first, error: plain(error) }];
+    }
+    Object.assign(first, { device: ink.device, stored: ink.stored, storageNote: ink.storageNote });
+    const reports = drawings.map((_, index) => (index === 0 ? first : blank()));
+    for (const [index, { abortAtStep, noise, ...options }] of drawings.entries()) {
+      const report = reports[index];
+      const controller = new AbortController();
+      try {
+        const { images, raw, seed, warnings } = await ink.generate({
+          ...options,
+          noise: noise && Float32Array.from(noise),
+          signal: controller.signal,
+          onStep: ({ preview, ...step }) => {
+            report.steps.push({ ...step, ...(preview && { preview: /** @type {[number, number]} */ ([preview.width, preview.height]) }) });
+            if (step.step === abortAtStep) controller.abort();
+          },
+        });
+        Object.assign(report, { seed, warnings });
+        for (const { data, width, height } of images) {
+          const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', data));
+          report.hashes.push(Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join(''));
+          report.sizes.push([width, height]);
+        }
+        report.raw = (raw ?? []).map((values) => Array.from(values));
+      } catch (error) {
+        report.error = plain(error);
+      }
+    }
+    await ink.dispose();
+    return drawings.length === 0 ? [first] : reports;
+  }, { model, device, workerUrl, drawings });
+}
+
+/**
+ * A page of its own storage on the lab.
+ *
+ * @param {Browser} browser
+ * @param {Site} site
+ */
+export async function openLab(browser, site) {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  await page.goto(`${site.url}lab.html`);
+  return page;
+}
