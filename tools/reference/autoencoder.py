@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
@@ -30,6 +31,10 @@ TINY = {
         encoder_block_out_channels=(8, 8, 8), decoder_block_out_channels=(8, 8, 8),
         num_encoder_blocks=(1, 1, 2), num_decoder_blocks=(2, 1, 1), act_fn="silu", upsample_fn="bilinear",
         latent_magnitude=2, latent_shift=0.25, shift_factor=0.1,
+    ),
+    "tiny_f16": dict(
+        size=(8, 16), in_channels=4, out_channels=4, latent_channels=8, encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), stored=torch.float16,
     ),
 }
 
@@ -61,6 +66,11 @@ KL = {
     "kl_published_names": dict(
         size=(8, 16), block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, latent_channels=4,
         published_names=True,
+    ),
+    # diffusion_pytorch_model.fp16.safetensors, as a download of the half-size files has it.
+    "kl_fp16_variant": dict(
+        size=(8, 8), block_out_channels=(8, 12), layers_per_block=1, norm_num_groups=4, latent_channels=4,
+        stored=torch.float16, save=dict(variant="fp16"),
     ),
 }
 
@@ -95,14 +105,14 @@ DC = {
 }
 
 
-def tiny(folder: Path, size: tuple[int, int], **config) -> None:
+def tiny(folder: Path, size: tuple[int, int], stored=torch.float32, **config) -> None:
     gen = generator(folder.name)
-    model = randomise(AutoencoderTiny(**config), gen)
+    model = randomise(AutoencoderTiny(**config), gen, stored)
     image = randn(gen, 2, model.config.in_channels, *size).clamp(-1, 1)
     latent = model.encode(image).latents
     z = 2 * randn(gen, *latent.shape)
     decoded = model.decode(z).sample
-    save_case(clean(folder), model, dict(image=image, latent=latent, z=z, decoded=decoded))
+    save_case(clean(folder), model, dict(image=image, latent=latent, z=z, decoded=decoded), stored)
 
 
 def to_published_names(path: Path) -> None:
@@ -116,19 +126,21 @@ def to_published_names(path: Path) -> None:
     save_file(tensors, path, metadata=dict(format="pt"))
 
 
-def kl(folder: Path, size: tuple[int, int], published_names: bool = False, **config) -> None:
+def kl(
+    folder: Path, size: tuple[int, int], published_names: bool = False, stored=torch.float32, save: dict | None = None, **config
+) -> None:
     gen = generator(folder.name)
     depth = len(config["block_out_channels"])
     plain = dict(down_block_types=("DownEncoderBlock2D",) * depth, up_block_types=("UpDecoderBlock2D",) * depth)
     model = AutoencoderKL(**plain | config)
-    randomise(model, gen)
+    randomise(model, gen, stored)
     image = randn(gen, 2, model.config.in_channels, *size).clamp(-1, 1)
     distribution = model.encode(image).latent_dist
     z = randn(gen, *distribution.mean.shape)
     tensors = dict(
         image=image, moments=distribution.parameters, latent=distribution.mean, z=z, decoded=model.decode(z).sample
     )
-    save_case(clean(folder), model, tensors)
+    save_case(clean(folder), model, tensors, stored, **save or {})
     if published_names:
         to_published_names(folder / "diffusion_pytorch_model.safetensors")
 

@@ -7,14 +7,12 @@ from pathlib import Path
 from unittest.mock import patch
 
 import diffusers
-import numpy as np
 import tokenizer
 import torch
 from diffusers.models.autoencoders import vae as vae_module
-from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from common import clean, generator, randint, randn, randomise, save_json, save_tensors
+from common import clean, generator, mask_picture, picture, randn, randomise, save_json, save_tensors
 
 MAX_TEXT_TOKENS = 16
 CLIP_VOCABULARY = len(tokenizer.clip_vocabulary()[0])
@@ -225,18 +223,6 @@ CASES = {
 }
 
 
-def pictures(folder: Path, request: dict, gen: torch.Generator) -> dict[str, Image.Image]:
-    """init.png and mask.png; the mask has greys on both sides of one half, where diffusers cuts."""
-    height, width = request["height"], request["width"]
-    colours = randint(gen, 256, height // 4, width // 4, 3).numpy().astype(np.uint8)
-    init = Image.fromarray(colours).resize((width, height), Image.BICUBIC)
-    levels = np.zeros((height, width), np.uint8)
-    levels[height // 3 :, width // 4 : width // 2] = 255
-    levels[: height // 3, width // 2 :] = 100
-    levels[height // 2 :, width // 2 :] = 160
-    return dict(init=init, mask=Image.fromarray(levels))
-
-
 def text_tensors(pipe, request: dict) -> dict[str, torch.Tensor]:
     """The positive prompt's ids and embedding; two tokenizers and a pooled embedding in SDXL."""
     prompt = request["prompt"]
@@ -309,15 +295,15 @@ def classic(folder: Path, build, request: dict, encode_noise: bool = False) -> N
     if isinstance(pipe, diffusers.PixArtSigmaPipeline):
         extra = dict(max_sequence_length=MAX_TEXT_TOKENS, use_resolution_binning=False, clean_caption=False)
         arguments |= extra
-    images = pictures(folder, request, gen)
-    for name, argument in (("init", "image"), ("mask", "mask_image")):
-        if name in request:
-            images[name].save(folder / request[name])
-            arguments[argument] = images[name]
+    size = request["height"], request["width"]
     if "init" in request:
-        arguments["strength"] = request["strength"]
+        arguments |= dict(image=picture(gen, "RGB", *size), strength=request["strength"])
+        arguments["image"].save(folder / request["init"])
         if "mask" not in request:  # image to image takes the picture's size
             del arguments["width"], arguments["height"]
+    if "mask" in request:
+        arguments["mask_image"] = mask_picture(*size)
+        arguments["mask_image"].save(folder / request["mask"])
 
     factor = pipe.vae_scale_factor
     noise = randn(gen, 1, LATENT_CHANNELS, request["height"] // factor, request["width"] // factor)

@@ -5,7 +5,9 @@ import shutil
 import zlib
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -25,6 +27,22 @@ def randint(gen: torch.Generator, high: int, *shape: int, low: int = 0) -> torch
     return torch.randint(low, high, shape, generator=gen)
 
 
+def picture(gen: torch.Generator, mode: str, height: int, width: int) -> Image.Image:
+    """A smooth random picture; with alpha it is clear in places."""
+    channels = len(mode)
+    colours = randint(gen, 256, height // 4, width // 4, channels).numpy().astype(np.uint8)
+    return Image.fromarray(colours, mode).resize((width, height), Image.BICUBIC)
+
+
+def mask_picture(height: int, width: int) -> Image.Image:
+    """White is drawn anew; greys lie on both sides of one half, where the pipelines cut."""
+    levels = np.zeros((height, width), np.uint8)
+    levels[height // 3 :, width // 4 : width // 2] = 255
+    levels[: height // 3, width // 2 :] = 100
+    levels[height // 2 :, width // 2 :] = 160
+    return Image.fromarray(levels)
+
+
 def padding_mask(lengths: list[int], width: int) -> torch.Tensor:
     """[B, width] i64: ones up to each length, then zeros."""
     return (torch.arange(width) < torch.tensor(lengths)[:, None]).long()
@@ -37,9 +55,10 @@ def clean(folder: Path) -> Path:
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, gen: torch.Generator) -> nn.Module:
+def randomise(model: nn.Module, gen: torch.Generator, stored: torch.dtype = torch.float32) -> nn.Module:
     """Draws every parameter anew, so that no path is silent: the libraries start biases, some norms and
-    some projections at zero or one, where a port that forgot them would still pass."""
+    some projections at zero or one, where a port that forgot them would still pass. The values are ones
+    that `stored` holds exactly."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=gen)
@@ -51,7 +70,7 @@ def randomise(model: nn.Module, gen: torch.Generator) -> nn.Module:
             value = (1 if name.endswith("weight") else 0) + 0.2 * noise
         else:
             value = noise / parameter[0].numel() ** 0.5
-        parameter.copy_(value)
+        parameter.copy_(value.to(stored))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.copy_(0.2 * torch.randn(module.running_mean.shape, generator=gen))
@@ -66,9 +85,11 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, path)
 
 
-def save_case(folder: Path, model, tensors: dict[str, torch.Tensor]) -> None:
+def save_case(
+    folder: Path, model, tensors: dict[str, torch.Tensor], stored: torch.dtype = torch.float32, **save
+) -> None:
     """config.json and weights as the library writes them, and the reference tensors beside them."""
-    model.save_pretrained(folder)
+    model.to(stored).save_pretrained(folder, **save)
     save_tensors(folder / "reference.safetensors", tensors)
 
 

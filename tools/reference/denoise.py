@@ -46,12 +46,21 @@ PIXART = {
         cross_attention_dim=20, caption_channels=24, sample_size=6, activation_fn="swiglu",
         use_additional_conditions=False,
     ),
+    # Published layouts of the weights: several files with an index, and bfloat16.
+    "pixart_sharded": dict(
+        size=(4, 4), in_channels=4, out_channels=4, num_layers=2, num_attention_heads=2, attention_head_dim=8,
+        cross_attention_dim=16, caption_channels=12, sample_size=4, interpolation_scale=1, save=dict(max_shard_size="40KB"),
+    ),
+    "pixart_bf16": dict(
+        size=(4, 6), in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=8,
+        cross_attention_dim=16, caption_channels=12, sample_size=4, interpolation_scale=1, stored=torch.bfloat16,
+    ),
 }
 
 
-def pixart(folder: Path, size: tuple[int, int], **config) -> None:
+def pixart(folder: Path, size: tuple[int, int], stored=torch.float32, save: dict | None = None, **config) -> None:
     gen = generator(folder.name)
-    model = randomise(PixArtTransformer2DModel(**config), gen)
+    model = randomise(PixArtTransformer2DModel(**config), gen, stored)
     tokens, lengths = 7, [7, 4]
     tensors = dict(
         sample=randn(gen, 2, model.config.in_channels, *size),
@@ -74,7 +83,7 @@ def pixart(folder: Path, size: tuple[int, int], **config) -> None:
         added_cond_kwargs=added,
         encoder_attention_mask=tensors["encoder_attention_mask"],
     ).sample
-    save_case(clean(folder), model, tensors | dict(output=output))
+    save_case(clean(folder), model, tensors | dict(output=output), stored, **save or {})
 
 
 CROSS_DOWN, PLAIN_DOWN, CROSS_UP, PLAIN_UP = (

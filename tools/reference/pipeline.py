@@ -8,12 +8,12 @@ import tokenizer
 from diffusers import AutoencoderKL, AutoencoderTiny, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
 from transformers import BertConfig, BertModel
 
-from common import clean, generator, randn, randomise, save_json, save_tensors
+from common import clean, generator, mask_picture, picture, randn, randomise, save_json, save_tensors
 from sampler import Sampler
 
 VOCABULARY = tokenizer.word_piece().get_vocab_size()
 
-# Widths in `sizes` come first, as in model_index.json.
+# `sizes` are [width, height].
 STICKER = {
     "sticker_tiny": dict(
         text=dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48),
@@ -92,6 +92,23 @@ STICKER = {
         ),
     ),
 }
+# The same models drawn from other seeds, with a picture to start from.
+STICKER |= {
+    "sticker_img2img": STICKER["sticker_tiny"]
+    | dict(
+        request=dict(
+            prompt="flat emoji of a lemon", negative_prompt="", seed=None, steps=6, guidance=2.5, width=32, height=32,
+            init="init.png", strength=0.6,
+        ),
+    ),
+    "sticker_inpaint": STICKER["sticker_straight"]
+    | dict(
+        request=dict(
+            prompt="sticker of a ghost", negative_prompt="", seed=None, steps=5, guidance=3.0, width=24, height=32,
+            init="init.png", mask="mask.png", strength=0.7,
+        ),
+    ),
+}
 
 
 def sticker(
@@ -127,8 +144,15 @@ def sticker(
     save_json(folder / "model_index.json", dict(_class_name="InkbloomPipeline") | classes | index, indent=2)
 
     sampler = Sampler(folder)
-    noise = randn(gen, *sampler.latent_shape(request["height"], request["width"]))
     arguments = {k: v for k, v in request.items() if k != "seed"}
+    size = request["height"], request["width"]
+    if "init" in request:
+        arguments["init"] = picture(gen, "RGB" if index["alpha"] == "none" else "RGBA", *size)
+        arguments["init"].save(folder / request["init"])
+    if "mask" in request:
+        arguments["mask"] = mask_picture(*size)
+        arguments["mask"].save(folder / request["mask"])
+    noise = randn(gen, *sampler.latent_shape(*size))
     save_json(folder / "request.json", request, indent=2)
     save_tensors(folder / "reference.safetensors", sampler(noise=noise, **arguments))
 

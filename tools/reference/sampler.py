@@ -49,6 +49,14 @@ class Sampler:
         factor = 2 ** (len(config.get("encoder_block_out_channels") or config.block_out_channels) - 1)
         return 1, config.latent_channels, height // factor, width // factor
 
+    def latent_scale(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(factor, offset) with decoder's z = x * factor + offset."""
+        config = self.vae.config
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            mean, std = (torch.tensor(config[k]).view(1, -1, 1, 1) for k in ("latents_mean", "latents_std"))
+            return std / config.scaling_factor, mean
+        return torch.tensor(1 / config.scaling_factor), torch.tensor(config.get("shift_factor") or 0.0)
+
     def velocity(self, x: torch.Tensor, t: torch.Tensor, text: dict, height: int, width: int) -> torch.Tensor:
         added = None
         if self.transformer.use_additional_conditions:
@@ -66,14 +74,15 @@ class Sampler:
         return v[:, : x.shape[1]]  # a learned variance, if any, is not used
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
-        config = self.vae.config
-        scale = config.scaling_factor
-        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            mean, std = (torch.tensor(config[k]).view(1, -1, 1, 1) for k in ("latents_mean", "latents_std"))
-            z = x * std / scale + mean
-        else:
-            z = x / scale + (config.get("shift_factor") or 0.0)
-        return self.vae.decode(z).sample
+        factor, offset = self.latent_scale()
+        return self.vae.decode(x * factor + offset).sample
+
+    def encode_picture(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The inverse of `decode`; of a distribution the mean, so that nothing is drawn."""
+        encoded = self.vae.encode(pixels)
+        z = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
+        factor, offset = self.latent_scale()
+        return (z - offset) / factor
 
     @torch.no_grad()
     def __call__(
@@ -85,21 +94,47 @@ class Sampler:
         height: int,
         width: int,
         negative_prompt: str = "",
+        init: Image.Image | None = None,
+        mask: Image.Image | None = None,
+        strength: float = 1.0,
     ) -> dict[str, torch.Tensor]:
-        """Every tensor that `inkbloom generate --dump` names, and the attention mask."""
+        """Every tensor that `inkbloom generate --dump` names, and the attention mask. `init` starts part of the way, as
+        FluxImg2ImgPipeline does; where `mask` is white the picture is drawn anew, as in FluxInpaintPipeline."""
         positive = self.encode(prompt)
         negative = self.encode(negative_prompt) if guidance != 1 else None
         self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
+        first = int(steps - min(steps * strength, steps)) if init else 0
+        self.scheduler.set_begin_index(first)
+        timesteps = self.scheduler.timesteps[first:]
         x = noise
+        if init:
+            kept = self.encode_picture(from_png(init, self.index["alpha"]))
+            x = self.scheduler.scale_noise(kept, timesteps[:1], noise)
+        if mask:
+            redraw = torch.from_numpy(np.array(mask.convert("L"), np.float32) / 255)[None, None] >= 0.5
+            redraw = torch.nn.functional.interpolate(redraw.float(), size=x.shape[2:])  # nearest
+
         dump = positive | dict(noise=noise) | {"latent.0": x}
-        for i, t in enumerate(self.scheduler.timesteps):
+        for i, t in enumerate(timesteps):
             v = self.velocity(x, t, positive, height, width)
             if negative is not None:
                 v_negative = self.velocity(x, t, negative, height, width)
                 v = v_negative + guidance * (v - v_negative)
             x = self.scheduler.step(v, t, x).prev_sample
+            if mask:
+                later = timesteps[i + 1 : i + 2]
+                known = self.scheduler.scale_noise(kept, later, noise) if len(later) else kept
+                x = (1 - redraw) * known + redraw * x
             dump[f"latent.{i + 1}"] = x
         return dump | dict(image=self.decode(x))
+
+
+def from_png(picture: Image.Image, alpha: str) -> torch.Tensor:
+    """[1, C, H, W] of 2x - 1, the inverse of `to_png`."""
+    pixels = np.array(picture.convert("RGB" if alpha == "none" else "RGBA"), np.float32) / 255
+    if alpha == "premultiplied":
+        pixels[..., :3] *= pixels[..., 3:]
+    return torch.from_numpy(2 * pixels - 1).permute(2, 0, 1)[None]
 
 
 def to_png(image: torch.Tensor, alpha: str) -> Image.Image:
@@ -125,6 +160,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--size", default=None, help="WxH")
+    parser.add_argument("--init", type=Path, help="a PNG of that size to start from")
+    parser.add_argument("--mask", type=Path, help="a PNG of that size, white where --init is drawn anew")
+    parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--png", type=Path)
     args = parser.parse_args()
@@ -146,6 +184,9 @@ def main() -> None:
         height=height,
         width=width,
         negative_prompt=args.negative_prompt,
+        init=Image.open(args.init) if args.init else None,
+        mask=Image.open(args.mask) if args.mask else None,
+        strength=args.strength,
     )
     if args.out:
         save_file({k: v.contiguous().clone() for k, v in dump.items()}, args.out)
