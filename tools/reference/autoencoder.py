@@ -92,7 +92,8 @@ DC = {
         decoder_block_types=SANA_BLOCKS, encoder_block_out_channels=(8, 8, 16, 16),
         decoder_block_out_channels=(8, 8, 16, 16), encoder_layers_per_block=(0, 1, 1, 1),
         decoder_layers_per_block=(0, 1, 1, 2), encoder_qkv_multiscales=((), (), (), ()),
-        decoder_qkv_multiscales=((), (), (), ()), decoder_norm_types=("batch_norm", "batch_norm", "rms_norm", "rms_norm"),
+        decoder_qkv_multiscales=((), (), (), ()),
+        decoder_norm_types=("batch_norm", "batch_norm", "rms_norm", "rms_norm"),
         decoder_act_fns=("relu", "relu", "silu", "silu"),
     ),
     "dc_no_shortcuts": dict(
@@ -127,7 +128,12 @@ def to_published_names(path: Path) -> None:
 
 
 def kl(
-    folder: Path, size: tuple[int, int], published_names: bool = False, stored=torch.float32, save: dict | None = None, **config
+    folder: Path,
+    size: tuple[int, int],
+    published_names: bool = False,
+    stored=torch.float32,
+    save: dict | None = None,
+    **config,
 ) -> None:
     gen = generator(folder.name)
     depth = len(config["block_out_channels"])

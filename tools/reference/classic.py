@@ -117,8 +117,8 @@ def pixart_sigma(scheduler):
     )
 
 
-# How to build each, and the request. `encode_noise` lets the VAE's encoder draw, as diffusers does; elsewhere its draw is
-# zero, so that the encoded picture is the distribution's mean.
+# How to build each, and the request. `encode_noise` lets the VAE's encoder draw, as diffusers does; elsewhere its
+# draw is zero, so that the encoded picture is the distribution's mean.
 CASES = {
     "sd15_text": dict(
         build=lambda: stable_diffusion(
@@ -229,7 +229,9 @@ def text_tensors(pipe, request: dict) -> dict[str, torch.Tensor]:
     arguments = dict(padding="max_length", truncation=True, max_length=MAX_TEXT_TOKENS, return_tensors="pt")
     if isinstance(pipe, diffusers.PixArtSigmaPipeline):
         tokens = pipe.tokenizer(prompt.lower().strip(), **arguments)
-        embedding, *_ = pipe.encode_prompt(prompt, do_classifier_free_guidance=False, max_sequence_length=MAX_TEXT_TOKENS)
+        embedding, *_ = pipe.encode_prompt(
+            prompt, do_classifier_free_guidance=False, max_sequence_length=MAX_TEXT_TOKENS
+        )
         return dict(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, text_embedding=embedding)
     ids = pipe.tokenizer(prompt, **arguments).input_ids
     if isinstance(pipe, diffusers.StableDiffusionXLPipeline):
@@ -289,9 +291,8 @@ def classic(folder: Path, build, request: dict, encode_noise: bool = False) -> N
             randomise(component, gen)
     pipe.save_pretrained(folder)
 
-    renamed = dict(prompt="prompt", steps="num_inference_steps", guidance="guidance_scale", width="width", height="height")
-    arguments = {new: request[old] for old, new in renamed.items()}
-    arguments["negative_prompt"] = request["negative_prompt"]
+    arguments = {name: request[name] for name in ("prompt", "negative_prompt", "width", "height")}
+    arguments |= dict(num_inference_steps=request["steps"], guidance_scale=request["guidance"])
     if isinstance(pipe, diffusers.PixArtSigmaPipeline):
         extra = dict(max_sequence_length=MAX_TEXT_TOKENS, use_resolution_binning=False, clean_caption=False)
         arguments |= extra

@@ -49,7 +49,8 @@ PIXART = {
     # Published layouts of the weights: several files with an index, and bfloat16.
     "pixart_sharded": dict(
         size=(4, 4), in_channels=4, out_channels=4, num_layers=2, num_attention_heads=2, attention_head_dim=8,
-        cross_attention_dim=16, caption_channels=12, sample_size=4, interpolation_scale=1, save=dict(max_shard_size="40KB"),
+        cross_attention_dim=16, caption_channels=12, sample_size=4, interpolation_scale=1,
+        save=dict(max_shard_size="40KB"),
     ),
     "pixart_bf16": dict(
         size=(4, 6), in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=8,

@@ -68,7 +68,9 @@ STICKER = {
         ),
     ),
     "sticker_straight": dict(
-        text=dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=1, intermediate_size=32, hidden_act="gelu_new"),
+        text=dict(
+            hidden_size=20, num_hidden_layers=2, num_attention_heads=1, intermediate_size=32, hidden_act="gelu_new"
+        ),
         transformer=dict(
             in_channels=6, out_channels=None, num_layers=2, num_attention_heads=1, attention_head_dim=24,
             cross_attention_dim=24, caption_channels=20, sample_size=8, patch_size=1, interpolation_scale=1,

@@ -22,7 +22,7 @@ class Sampler:
         """`text_encoder` is a folder with config.json, weights and tokenizer.json, where the model's own has none."""
         index = json.loads((model / "model_index.json").read_text())
         if index["_class_name"] != "InkbloomPipeline":
-            raise ValueError(f"{model / 'model_index.json'}: _class_name is {index['_class_name']}, not InkbloomPipeline")
+            raise ValueError(f"{model}: _class_name is {index['_class_name']}, not InkbloomPipeline")
         self.index = index
         self.transformer = diffusers.PixArtTransformer2DModel.from_pretrained(model / "transformer").float().eval()
         self.vae = getattr(diffusers, index["vae"][1]).from_pretrained(model / "vae").float().eval()

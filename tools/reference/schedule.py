@@ -85,8 +85,9 @@ SPACINGS = {
     "linspace": dict(timestep_spacing="linspace"),
 }
 
-# Per class: its name, what every run has, then its variations. In a variation `steps` (default 8), `begin` (the first step of an
-# image-to-image run), `set` (further arguments of set_timesteps) and `step` (of step) are the run's; the rest is config.
+# Per class: its name, what every run has, then its variations. In a variation `steps` (default 8), `begin` (the first
+# step of an image-to-image run), `set` (further arguments of set_timesteps) and `step` (of step) are the run's; the
+# rest is config.
 CLASSES = {
     "ddpm": (
         "DDPMScheduler",

@@ -46,7 +46,8 @@ MODELS = {
         UNet2DConditionModel,
         SD21
         | dict(
-            layers_per_block=1, mid_block_type=None, block_out_channels=(320, 640, 1280), attention_head_dim=(5, 10, 20),
+            layers_per_block=1, mid_block_type=None, block_out_channels=(320, 640, 1280),
+            attention_head_dim=(5, 10, 20),
             down_block_types=(PLAIN_DOWN, CROSS_DOWN, CROSS_DOWN), up_block_types=(CROSS_UP, CROSS_UP, PLAIN_UP),
         ),
         None,
