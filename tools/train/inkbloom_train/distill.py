@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from inkbloom_train import dit as dit_stage
-from inkbloom_train import flow, training
+from inkbloom_train import flow, training, transformer
 from inkbloom_train import latents as latents_stage
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
-from inkbloom_train.dit import Samples, Velocity
+from inkbloom_train.dit import Samples
 from inkbloom_train.presets import DistillSettings, Preset
 from inkbloom_train.text import TextEncoder
+from inkbloom_train.transformer import Velocity
 from inkbloom_train.workspace import Workspace
 
 _AT_START = 0.6
@@ -57,7 +57,7 @@ def chord(
 def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> training.State:
     """Trains the student from the teacher's averaged weights."""
     settings = preset.distill
-    teacher = dit_stage.load(preset, workspace.stage("dit")).to(worker.device)
+    teacher = transformer.load(preset, workspace.stage("dit")).to(worker.device)
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     samples = Samples(data, latents_stage.load(workspace, worker.device), encoder, text_dropout=0.0)
@@ -78,7 +78,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
         DistillObjective(student),
         make_batch,
         settings.schedule,
-        {**dit_stage.config(preset), "windows": settings.windows, "guidance": settings.guidance},
+        {**transformer.config(preset), "windows": settings.windows, "guidance": settings.guidance},
         workspace.stage("distill"),
         worker,
         limit_minutes=preset.stage_minutes,

@@ -1,81 +1,29 @@
-"""Stage ``dit``: the Diffusion Transformer, diffusers' PixArtTransformer2DModel, trained by flow matching."""
+"""Stage ``dit``: the Diffusion Transformer, trained by flow matching."""
 
 import random
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import PixArtTransformer2DModel
 from torch import nn
 
-from inkbloom_train import flow, training
+from inkbloom_train import flow, generate, training
 from inkbloom_train import latents as latents_stage
 from inkbloom_train.data.captions import canonical, caption
 from inkbloom_train.data.dataset import HELD_CONCEPT, HELD_PAIR, TRAIN, DataSet
 from inkbloom_train.distributed import Worker
-from inkbloom_train.errors import TrainError
 from inkbloom_train.latents import Latents
 from inkbloom_train.presets import Preset
-from inkbloom_train.text import WIDTH as TEXT_WIDTH
 from inkbloom_train.text import TextEncoder
+from inkbloom_train.transformer import Velocity, config, load_weights, make
 from inkbloom_train.workspace import Workspace
 
 CHECK_PICTURES = 96
-
-
-def make(preset: Preset) -> PixArtTransformer2DModel:
-    """A fresh transformer for latents [N, C, size / 8, size / 8]."""
-    settings = preset.dit
-    model = PixArtTransformer2DModel(
-        num_attention_heads=settings.heads,
-        attention_head_dim=settings.head_dim,
-        in_channels=preset.vae.latent_channels,
-        out_channels=preset.vae.latent_channels,
-        num_layers=settings.layers,
-        cross_attention_dim=settings.width,
-        sample_size=preset.size // 8,
-        patch_size=settings.patch,
-        caption_channels=TEXT_WIDTH,
-        norm_type="ada_norm_single",
-        norm_elementwise_affine=False,
-        attention_bias=True,
-        use_additional_conditions=False,
-        interpolation_scale=1,
-    )
-    nn.init.zeros_(model.proj_out.weight)  # the first prediction is 0, as in DiT
-    nn.init.zeros_(model.proj_out.bias)
-    return model
-
-
-def config(preset: Preset) -> dict:
-    """What must not change between two calls of the stage."""
-    settings = preset.dit
-    return {
-        "size": preset.size,
-        "latent_channels": preset.vae.latent_channels,
-        "heads": settings.heads,
-        "head_dim": settings.head_dim,
-        "layers": settings.layers,
-        "patch": settings.patch,
-    }
-
-
-class Velocity(nn.Module):
-    """The transformer with t in 0 to 1: (x_t [N, C, h, w], t [N], text [N, T, D], mask [N, T]) to velocity [N, C, h, w]."""
-
-    def __init__(self, transformer: PixArtTransformer2DModel) -> None:
-        super().__init__()
-        self.transformer = transformer
-
-    def forward(self, x_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return self.transformer(x_t, encoder_hidden_states=text, timestep=t * 1000, encoder_attention_mask=mask, return_dict=False)[0].float()
-
-
-def load(preset: Preset, folder: Path) -> Velocity:
-    """The averaged weights of a stage's checkpoint, for inference."""
-    weights, _ = training.averaged(folder, config(preset))
-    velocity = training.use_average(Velocity(make(preset)), weights, "velocity")
-    return velocity.eval().requires_grad_(False)
+SHEET = (
+    "flat emoji of cat", "3d emoji of red apple", "a blue car", "shaded emoji of dog face", "glossy emoji of rocket", "outlined sticker of pizza",
+    "thick outline icon of umbrella", "a red key outline icon", "two cats", "3d emoji of grinning face", "yellow butterfly, flat emoji",
+    "shaded emoji of house", "bold flat emoji of owl", "flat emoji of fish", "a dog next to a tree", "cartoon emoji of sunflower",
+)  # fmt: skip
 
 
 class FlowObjective(nn.Module):
@@ -147,6 +95,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
             if batch is not None:
                 with worker.autocast():
                     losses[f"{name}_loss"] = round(FlowObjective(averaged)(**batch)["loss"].item(), 4)
+        _sheet(averaged, workspace, encoder, worker, preset)
         return losses
 
     return training.train(
@@ -163,6 +112,12 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
     )
 
 
+def _sheet(velocity: Velocity, workspace: Workspace, encoder: TextEncoder, worker: Worker, preset: Preset) -> None:
+    """Writes ``samples.png``, a few prompts with the weights as they are now."""
+    model = generate.assemble(preset, workspace, worker, velocity, encoder, steps=12, guidance=preset.evaluate.guidance)
+    generate.grid(model(list(SHEET)), list(SHEET)).save(workspace.stage("dit") / "samples.png")
+
+
 def _check_batch(data: DataSet, latents: Latents, encoder: TextEncoder, splits: tuple[str, ...]) -> dict | None:
     """A fixed batch of plain pictures with full captions, evenly spread times and fixed noise."""
     rows = [row for row in data.of_split(*splits) if row in latents.plain]
@@ -175,15 +130,3 @@ def _check_batch(data: DataSet, latents: Latents, encoder: TextEncoder, splits: 
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1)).to(device)
     t = (torch.arange(len(rows), device=device) + 0.5) / len(rows)
     return {"x_0": x_0, "noise": noise, "t": t, "text": text, "mask": mask}
-
-
-def load_weights(folder: Path, like: PixArtTransformer2DModel) -> PixArtTransformer2DModel:
-    """The transformer of a diffusers folder. Raises TrainError if it is missing or of other sizes than ``like``."""
-    try:
-        found = PixArtTransformer2DModel.from_pretrained(folder, low_cpu_mem_usage=False)
-    except OSError as error:
-        raise TrainError(f"{folder} holds no PixArtTransformer2DModel to begin from: name a diffusers folder ({error})") from error
-    for key in ("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "sample_size", "patch_size", "caption_channels"):
-        if found.config[key] != like.config[key]:
-            raise TrainError(f"{folder} has {key} {found.config[key]} and this run {like.config[key]}: choose a preset or --set values that fit")
-    return found

@@ -5,6 +5,7 @@ timestep (Lipman 2023, Esser 2024; the conventions of diffusers' FluxPipeline).
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 
@@ -51,7 +52,7 @@ def _stack(text: tuple[torch.Tensor, torch.Tensor], empty: tuple[torch.Tensor, t
 @torch.no_grad()
 def sample(velocity: Velocity, noise: torch.Tensor, steps: int) -> torch.Tensor:
     """Euler steps from noise [N, C, h, w] to a latent of the same shape."""
-    x, levels = noise, sigmas(steps)
-    for now, after in zip(levels, levels[1:], strict=False):
+    x = noise
+    for now, after in pairwise(sigmas(steps)):
         x = x + (after - now) * velocity(x, torch.full((len(x),), now, device=x.device))
     return x

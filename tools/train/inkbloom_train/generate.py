@@ -7,15 +7,14 @@ import torch
 from diffusers import AutoencoderTiny
 from PIL import Image, ImageDraw
 
-from inkbloom_train import checkpoint, flow, latents
-from inkbloom_train import dit as dit_stage
+from inkbloom_train import checkpoint, flow, latents, transformer
 from inkbloom_train import vae as vae_stage
 from inkbloom_train.data import raster
 from inkbloom_train.distributed import Worker
-from inkbloom_train.dit import Velocity
 from inkbloom_train.pictures import to_bytes
 from inkbloom_train.presets import Preset
 from inkbloom_train.text import TextEncoder
+from inkbloom_train.transformer import Velocity
 from inkbloom_train.workspace import Workspace
 
 TEACHER, STUDENT = "teacher", "student"
@@ -60,18 +59,24 @@ def has_student(workspace: Workspace) -> bool:
 def load(preset: Preset, workspace: Workspace, worker: Worker, which: str) -> Generator:
     """The run's TEACHER (many guided steps) or STUDENT (few steps, no guidance)."""
     student = which == STUDENT
-    mean, std = latents.statistics(workspace)
-    return Generator(
+    return assemble(
+        preset,
+        workspace,
+        worker,
+        velocity=transformer.load(preset, workspace.stage("distill" if student else "dit")).to(worker.device),
         encoder=TextEncoder(worker.device, preset.max_text_tokens),
-        velocity=dit_stage.load(preset, workspace.stage("distill" if student else "dit")).to(worker.device),
-        vae=vae_stage.load(preset.vae, workspace).to(worker.device),
-        mean=mean,
-        std=std,
-        size=preset.size,
         steps=preset.distill.windows if student else preset.evaluate.teacher_steps,
         guidance=1.0 if student else preset.evaluate.guidance,
-        worker=worker,
     )
+
+
+def assemble(
+    preset: Preset, workspace: Workspace, worker: Worker, velocity: Velocity, encoder: TextEncoder, steps: int, guidance: float
+) -> Generator:
+    """A model from a transformer and the run's autoencoder."""
+    mean, std = latents.statistics(workspace)
+    decoder = vae_stage.load(preset.vae, workspace).to(worker.device)
+    return Generator(encoder, velocity, decoder, mean, std, preset.size, steps, guidance, worker)
 
 
 def grid(pictures: np.ndarray, labels: list[str], columns: int = 8) -> Image.Image:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from inkbloom_train import training
 from inkbloom_train import vae as vae_stage
 from inkbloom_train.data import augment, raster
 from inkbloom_train.data.captions import View
@@ -123,8 +124,10 @@ def statistics(workspace: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
 def load(workspace: Workspace, device: torch.device) -> Latents:
     """All views that are there, on a device. Raises TrainError if there are none."""
     mean, std = statistics(workspace)
+    paths = sorted(workspace.stage("latents").glob("view-*.safetensors"))
+    training.require_memory("loading the latents", 3 * sum(path.stat().st_size for path in paths), "close other programs, or move some view files away")
     values, views = [], []
-    for path in sorted(workspace.stage("latents").glob("view-*.safetensors")):
+    for path in paths:
         raw = load_file(path)["latents"].float()
         values.append(((raw - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)).half())
         views += [View(**entry) for entry in json.loads(path.with_suffix(".json").read_text())]

@@ -99,7 +99,7 @@ def _cpu() -> Preset:
     return Preset(
         name="cpu",
         size=128,
-        vae=VaeSettings(width=48, schedule=Schedule(samples=200_000, batch=16, rate=8e-4, weight_decay=1e-3, decay=0.5)),
+        vae=VaeSettings(width=48, schedule=Schedule(samples=180_000, batch=16, rate=1e-3, weight_decay=1e-3, decay=0.5)),
         latents=LatentSettings(views=4),
         dit=DitSettings(
             heads=4,
@@ -136,9 +136,9 @@ def _smoke() -> Preset:
     return Preset(
         name="smoke",
         size=32,
-        vae=VaeSettings(width=8, crop=32, latent_channels=4, schedule=Schedule(samples=320, batch=8, rate=2e-3, warmup=5)),
+        vae=VaeSettings(width=32, crop=32, latent_channels=4, schedule=Schedule(samples=240, batch=8, rate=2e-3, warmup=5)),
         latents=LatentSettings(views=2, batch=8),
-        dit=DitSettings(heads=2, head_dim=16, layers=2, schedule=Schedule(samples=320, batch=8, rate=1e-3, warmup=5)),
+        dit=DitSettings(heads=2, head_dim=16, layers=2, schedule=Schedule(samples=240, batch=8, rate=1e-3, warmup=5)),
         distill=DistillSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), teacher_steps=2),
         scorer=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=8),
         evaluate=EvaluateSettings(prompts=4, teacher_steps=4, batch=8),

@@ -2,7 +2,9 @@
 
 import argparse
 
+import diffusers
 import torch
+import transformers
 
 from inkbloom_train import distill, distributed, dit, evaluate, export, latents, pictures, vae
 from inkbloom_train.data import build, dataset
@@ -13,6 +15,9 @@ from inkbloom_train.workspace import Workspace, require_disk
 
 def run(names: tuple[str, ...], preset: Preset, workspace: Workspace, options: argparse.Namespace) -> None:
     """Runs the named stages. Raises TrainError with what to do when one cannot be run."""
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()  # what they report about our own model folders is expected
+        library.disable_progress_bar()
     worker = distributed.start(options.device)
     try:
         for name in names:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from inkbloom_train import checkpoint
+from inkbloom_train import checkpoint, optimizer
 from inkbloom_train.distributed import Worker
 from inkbloom_train.errors import TrainError
 
@@ -112,18 +112,10 @@ def train(
     place = folder / "checkpoint"
     parameters = {name: value for name, value in objective.named_parameters() if value.requires_grad}
     average = {name: value.detach().clone() for name, value in parameters.items()}
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [value for value in parameters.values() if value.ndim >= 2], "weight_decay": schedule.weight_decay},
-            {"params": [value for value in parameters.values() if value.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=schedule.rate,
-        betas=schedule.betas,
-        fused=True,
-    )
+    optimizers = optimizer.make(list(parameters.values()), schedule.rate, schedule.betas, schedule.weight_decay)
     state = State()
     if checkpoint.exists(place):
-        state = _restore(place, config, parameters, average, optimizer)
+        state = _restore(place, config, parameters, average, optimizers)
         if not state.done:
             worker.log(f"resuming at step {state.step}, {state.samples} samples, {state.seconds / 60:.1f} minutes")
     if state.done and state.progress(schedule) >= 1:
@@ -150,7 +142,7 @@ def train(
                     state.measures = evaluate(average)
                 objective.train()
                 _report(folder, worker, {"step": state.step, "samples": state.samples, **state.measures})
-            _store(place, config, parameters, average, optimizer, state)
+            _store(place, config, parameters, average, optimizers, state)
         saved = time.monotonic()
 
     with Interrupt() as interrupt:
@@ -165,8 +157,9 @@ def train(
             progress = state.progress(schedule)
             if progress >= 1:
                 break
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate_at(state.step, progress)
+            for one in optimizers:
+                for group in one.param_groups:
+                    group["lr"] = schedule.rate_at(state.step, progress)
             rng = np.random.default_rng([seed, state.step, worker.rank])
             torch.manual_seed(int(rng.integers(2**62)))
             batch = make_batch(rng, share)
@@ -174,8 +167,8 @@ def train(
                 terms = model(**batch)
             terms["loss"].backward()
             norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
-            _step_if_finite(optimizer, norm)
-            optimizer.zero_grad(set_to_none=True)
+            _step_if_finite(optimizers, norm)
+            objective.zero_grad(set_to_none=True)
             state.step += 1
             state.samples += schedule.batch
             decay = min(schedule.ema, (1 + state.step) / (10 + state.step))
@@ -227,19 +220,21 @@ class _Clock:
         return self._before + self.here()
 
 
-def _step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
-    """Leaves out a step whose gradients overflowed. On a GPU the check would stall the queue: clipping by a
-    norm that is not finite makes every gradient NaN, so the step is made with zeros instead."""
+def _step_if_finite(optimizers: list[torch.optim.Optimizer], norm: torch.Tensor) -> None:
+    """Leaves out a step whose gradients overflowed. On a GPU asking would stall the queue, so there the
+    gradients are replaced by zeros."""
     if norm.device.type == "cpu":
-        if torch.isfinite(norm):
-            optimizer.step()
-        return
-    finite = torch.isfinite(norm)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                torch.where(finite, parameter.grad, torch.zeros_like(parameter.grad), out=parameter.grad)
-    optimizer.step()
+        if not torch.isfinite(norm):
+            return
+    else:
+        finite = torch.isfinite(norm)
+        for one in optimizers:
+            for group in one.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.copy_(torch.where(finite, parameter.grad, 0.0))
+    for one in optimizers:
+        one.step()
 
 
 def _accumulate(running: dict[str, float], terms: dict[str, torch.Tensor], norm: torch.Tensor) -> None:
@@ -254,32 +249,36 @@ def _report(folder: Path, worker: Worker, entry: dict) -> None:
         log.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **entry}) + "\n")
 
 
-def _store(place: Path, config: dict, parameters: dict, average: dict, optimizer: torch.optim.Optimizer, state: State) -> None:
+def _store(place: Path, config: dict, parameters: dict, average: dict, optimizers: list[torch.optim.Optimizer], state: State) -> None:
     tensors = {f"model.{name}": value for name, value in parameters.items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
     for name, value in parameters.items():
-        tensors |= {f"{key}.{name}": moment for key, moment in optimizer.state[value].items()}
+        for one in optimizers:
+            tensors |= {f"{key}.{name}": moment for key, moment in one.state.get(value, {}).items()}
     checkpoint.save(place, tensors, {"config": config, "state": vars(state)})
 
 
-def _restore(place: Path, config: dict, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> State:
+_MOMENTS = ("momentum", "exp_avg", "exp_avg_sq", "step")
+
+
+def _restore(place: Path, config: dict, parameters: dict, average: dict, optimizers: list[torch.optim.Optimizer]) -> State:
     tensors, meta = checkpoint.load(place, config)
+    owner = {value: one for one in optimizers for group in one.param_groups for value in group["params"]}
     with torch.no_grad():
         for name, value in parameters.items():
             value.copy_(tensors[f"model.{name}"])
             average[name].copy_(tensors[f"average.{name}"])
-            moments = {key: tensors.get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            if all(moment is not None for moment in moments.values()):
-                step = moments.pop("step").to(value.device)  # the fused optimizer counts on the device
-                optimizer.state[value] = {"step": step, **{key: moment.to(value.device) for key, moment in moments.items()}}
+            moments = {key: tensors[f"{key}.{name}"].to(value.device) for key in _MOMENTS if f"{key}.{name}" in tensors}
+            if moments and isinstance(owner[value], optimizer.Muon) == ("momentum" in moments):
+                owner[value].state[value] = moments
     return State(**meta["state"])
 
 
 def available_memory() -> int:
     """Bytes of main memory that a new process can have."""
     try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

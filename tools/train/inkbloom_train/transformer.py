@@ -1,0 +1,79 @@
+"""The Diffusion Transformer: diffusers' PixArtTransformer2DModel."""
+
+from pathlib import Path
+
+import torch
+from diffusers import PixArtTransformer2DModel
+from torch import nn
+
+from inkbloom_train import training
+from inkbloom_train.errors import TrainError
+from inkbloom_train.presets import Preset
+from inkbloom_train.text import WIDTH as TEXT_WIDTH
+
+
+def make(preset: Preset) -> PixArtTransformer2DModel:
+    """A fresh transformer for latents [N, C, size / 8, size / 8]."""
+    settings = preset.dit
+    model = PixArtTransformer2DModel(
+        num_attention_heads=settings.heads,
+        attention_head_dim=settings.head_dim,
+        in_channels=preset.vae.latent_channels,
+        out_channels=preset.vae.latent_channels,
+        num_layers=settings.layers,
+        cross_attention_dim=settings.width,
+        sample_size=preset.size // 8,
+        patch_size=settings.patch,
+        caption_channels=TEXT_WIDTH,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        attention_bias=True,
+        use_additional_conditions=False,
+        interpolation_scale=1,
+    )
+    nn.init.zeros_(model.proj_out.weight)  # the first prediction is 0, as in DiT
+    nn.init.zeros_(model.proj_out.bias)
+    return model
+
+
+def config(preset: Preset) -> dict:
+    """What must not change between two calls of the stage."""
+    settings = preset.dit
+    return {
+        "size": preset.size,
+        "latent_channels": preset.vae.latent_channels,
+        "heads": settings.heads,
+        "head_dim": settings.head_dim,
+        "layers": settings.layers,
+        "patch": settings.patch,
+    }
+
+
+class Velocity(nn.Module):
+    """The transformer with t in 0 to 1: (x_t [N, C, h, w], t [N], text [N, T, D], mask [N, T]) to velocity [N, C, h, w]."""
+
+    def __init__(self, transformer: PixArtTransformer2DModel) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.transformer(x_t, encoder_hidden_states=text, timestep=t * 1000, encoder_attention_mask=mask, return_dict=False)[0].float()
+
+
+def load(preset: Preset, folder: Path) -> Velocity:
+    """The averaged weights of a stage's checkpoint, for inference."""
+    weights, _ = training.averaged(folder, config(preset))
+    velocity = training.use_average(Velocity(make(preset)), weights, "velocity")
+    return velocity.eval().requires_grad_(False)
+
+
+def load_weights(folder: Path, like: PixArtTransformer2DModel) -> PixArtTransformer2DModel:
+    """The transformer of a diffusers folder. Raises TrainError if it is missing or of other sizes than ``like``."""
+    try:
+        found = PixArtTransformer2DModel.from_pretrained(folder, low_cpu_mem_usage=False)
+    except OSError as error:
+        raise TrainError(f"{folder} holds no PixArtTransformer2DModel to begin from: name a diffusers folder ({error})") from error
+    for key in ("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "sample_size", "patch_size", "caption_channels"):
+        if found.config[key] != like.config[key]:
+            raise TrainError(f"{folder} has {key} {found.config[key]} and this run {like.config[key]}: choose a preset or --set values that fit")
+    return found
