@@ -114,7 +114,11 @@ function showModel(ink) {
   ui.guidance.placeholder = String(defaultGuidance);
 
   const { kind, name, note } = ink.device;
-  ui.deviceLine.textContent = `Drawn by ${kind === 'gpu' ? 'your graphics card' : 'your processor'}${name ? ` (${name})` : ''}${note ? `: ${lowerFirst(note)}` : ''}. Nothing you type leaves this device.`.replace('..', '.');
+  ui.deviceLine.textContent = [
+    kind === 'gpu' ? `Drawn by your graphics card (${name}).` : 'Drawn by your processor.',
+    note && `${note[0].toUpperCase()}${note.slice(1)}.`,
+    'Nothing you type leaves this device.',
+  ].filter(Boolean).join(' ');
   ui.creditLine.textContent = [attribution, license && `Licence of the model: ${license}.`].filter(Boolean).join(' ');
   ui.creditLine.hidden = ui.creditLine.textContent === '';
   showStorage(ink);
@@ -394,11 +398,6 @@ function isAbort(error) {
 
 function hideTrouble() {
   ui.trouble.hidden = true;
-}
-
-/** @param {string} text */
-function lowerFirst(text) {
-  return /^[A-Z][a-z]/.test(text) && !text.startsWith('WebGPU') ? text[0].toLowerCase() + text.slice(1) : text;
 }
 
 function isLocked() {
