@@ -7,6 +7,7 @@ It is what the Rust core is compared with, so it is written to be read, from the
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import diffusers
@@ -15,6 +16,8 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
+
+from noise import normal
 
 
 class Sampler:
@@ -155,7 +158,7 @@ def main() -> None:
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--negative-prompt", default="")
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--seed", type=int, default=0, help="torch's noise, not inkbloom's")
+    start.add_argument("--seed", type=int, default=0, help="as `inkbloom generate --seed`")
     start.add_argument("--noise", type=Path, help="a safetensors file with the tensor `noise`, a dump for instance")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
@@ -174,8 +177,9 @@ def main() -> None:
     if args.noise:
         noise = load_file(args.noise)["noise"]
     else:
-        generator = torch.Generator().manual_seed(args.seed)
-        noise = torch.randn(sampler.latent_shape(height, width), generator=generator)
+        shape = sampler.latent_shape(height, width)
+        bits = np.array(normal(args.seed, 0, math.prod(shape)), np.uint32)
+        noise = torch.from_numpy(bits.view(np.float32)).reshape(shape)
     dump = sampler(
         args.prompt,
         noise,
