@@ -184,7 +184,6 @@ async function draw() {
   say('');
   try {
     const ink = await load();
-    controller.signal.throwIfAborted();
     const style = chosenStyle();
     const prompt = withStyle(style, typed);
     progress.reading();
@@ -380,20 +379,14 @@ function say(text) {
 
 /** @param {unknown} error */
 function showError(error) {
-  if (isAbort(error)) {
+  progress.hide();
+  if (error instanceof InkbloomError && error.code === 'aborted') {
     say('Stopped. What was downloaded whole is kept; press Draw to go on.');
-    progress.hide();
     return;
   }
-  progress.hide();
   ui.troubleText.textContent = error instanceof Error ? error.message : String(error);
   ui.trouble.dataset.code = error instanceof InkbloomError ? error.code : 'unknown';
   ui.trouble.hidden = false;
-}
-
-/** @param {unknown} error */
-function isAbort(error) {
-  return (error instanceof InkbloomError && error.code === 'aborted') || (error instanceof DOMException && error.name === 'AbortError');
 }
 
 function hideTrouble() {

@@ -1,4 +1,4 @@
-import { InkbloomError, abortedError } from './errors.js';
+import { InkbloomError } from './errors.js';
 
 /**
  * How stubborn a download is.
@@ -38,7 +38,6 @@ export class DownloadFailed extends InkbloomError {
 
 /**
  * @typedef {object} DownloadOptions
- * @property {AbortSignal} [signal]
  * @property {RequestCache} [cache]
  * @property {Patience} [patience]
  */
@@ -52,15 +51,14 @@ export class DownloadFailed extends InkbloomError {
  * @param {DownloadOptions} options
  * @returns {Promise<T>}
  */
-export async function fetchAndRead(url, read, { signal, cache, patience = PATIENCE }) {
+export async function fetchAndRead(url, read, { cache, patience = PATIENCE }) {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await attemptOnce(url, read, cache, signal, patience.stallMs);
+      return await attemptOnce(url, read, cache, patience.stallMs);
     } catch (error) {
-      if (signal?.aborted) throw abortedError();
       if (!(error instanceof AttemptFailed)) throw error;
       if (error.final || attempt >= patience.attempts) throw new DownloadFailed(url, error);
-      await sleep(patience.backoffMs * 2 ** (attempt - 1), signal);
+      await new Promise((resolve) => setTimeout(resolve, patience.backoffMs * 2 ** (attempt - 1)));
     }
   }
 }
@@ -70,35 +68,30 @@ export async function fetchAndRead(url, read, { signal, cache, patience = PATIEN
  * @param {string} url
  * @param {(response: Response, alive: () => void) => Promise<T>} read
  * @param {RequestCache | undefined} cache
- * @param {AbortSignal | undefined} signal
  * @param {number} stallMs
  * @returns {Promise<T>}
  */
-async function attemptOnce(url, read, cache, signal, stallMs) {
-  const stop = new AbortController();
-  const forward = () => stop.abort();
-  signal?.addEventListener('abort', forward, { once: true });
-  let stalled = false;
-  const stall = () => { stalled = true; stop.abort(); };
-  let timer = setTimeout(stall, stallMs);
+async function attemptOnce(url, read, cache, stallMs) {
+  const stalled = new AbortController();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
   const alive = () => {
     clearTimeout(timer);
-    timer = setTimeout(stall, stallMs);
+    timer = setTimeout(() => stalled.abort(), stallMs);
   };
   try {
-    if (signal?.aborted) throw abortedError();
-    const response = await fetch(url, { signal: stop.signal, cache });
+    alive();
+    const response = await fetch(url, { signal: stalled.signal, cache });
     if (!response.ok) throw statusFailure(response);
     alive();
     return await read(response, alive);
   } catch (error) {
+    if (stalled.signal.aborted) throw new AttemptFailed(`no bytes came for ${Math.round(stallMs / 1000)} seconds`);
     // `fetch` and body readers report the network as TypeError; anything else is the reader's own verdict.
-    if (!(error instanceof TypeError) && !stop.signal.aborted) throw error;
-    if (stalled) throw new AttemptFailed(`no bytes came for ${Math.round(stallMs / 1000)} seconds`);
+    if (!(error instanceof TypeError)) throw error;
     throw new AttemptFailed('the server cannot be reached or the connection broke', { cause: error });
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener('abort', forward);
   }
 }
 
@@ -107,18 +100,6 @@ function statusFailure({ status }) {
   const busy = status >= 500 || status === 408 || status === 429;
   const reason = status === 404 ? 'there is no such file (HTTP 404); check the address' : `the server answered with HTTP ${status}`;
   return new AttemptFailed(reason, { final: !busy });
-}
-
-/**
- * @param {number} ms
- * @param {AbortSignal | undefined} signal
- */
-async function sleep(ms, signal) {
-  await new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal?.addEventListener('abort', () => { clearTimeout(timer); resolve(undefined); }, { once: true });
-  });
-  if (signal?.aborted) throw abortedError();
 }
 
 /**

@@ -1,4 +1,4 @@
-import { Inkbloom, InkbloomError, describeProgress } from './index.js';
+import { Inkbloom, describeProgress } from './index.js';
 
 /**
  * `<ink-bloom model="/models/sticker/" prompt="3d emoji of a red apple"></ink-bloom>`
@@ -96,7 +96,7 @@ export class InkBloomElement extends HTMLElement {
    * Draws the prompt as the attributes stand now, in place of what is being drawn.
    *
    * @returns {Promise<import('./index.js').Drawing>}
-   * @throws {InkbloomError}
+   * @throws {import('./index.js').InkbloomError}
    */
   async draw() {
     this.cancel();
@@ -105,7 +105,6 @@ export class InkBloomElement extends HTMLElement {
     this.#button.textContent = 'Cancel';
     try {
       const ink = await this.#ink();
-      if (controller.signal.aborted) throw new InkbloomError('aborted', 'The drawing was cancelled.');
       const drawing = await ink.generate({
         ...this.#options(),
         signal: controller.signal,

@@ -58,7 +58,6 @@ function hasCode(error) {
 export function toPlainError(error, heapBytes = 0) {
   const message = error instanceof Error ? error.message : String(error);
   if (hasCode(error)) return { code: error.code, message };
-  if (error instanceof DOMException && error.name === 'AbortError') return aborted();
   if (heapBytes > SUSPICIOUS_HEAP_BYTES || /out of memory|allocation failed|memory\.grow/i.test(message)) {
     return {
       code: 'out-of-memory',
@@ -90,12 +89,7 @@ export function fromPlainError(plain) {
   return new InkbloomError(plain.code, plain.message);
 }
 
-/** @returns {PlainError} */
-function aborted() {
-  return { code: 'aborted', message: 'The drawing was cancelled.' };
-}
-
 /** @returns {InkbloomError} */
 export function abortedError() {
-  return fromPlainError(aborted());
+  return new InkbloomError('aborted', 'The drawing was cancelled.');
 }

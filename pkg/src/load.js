@@ -1,5 +1,5 @@
 import { DownloadFailed, PATIENCE, downloadBytes, downloadText } from './download.js';
-import { InkbloomError, abortedError } from './errors.js';
+import { InkbloomError } from './errors.js';
 import { Store } from './store.js';
 
 /**
@@ -29,7 +29,6 @@ import { Store } from './store.js';
  * @property {import('./contract.js').DeviceChoice} device
  * @property {(manifest: string, device: import('./contract.js').DeviceChoice) => Promise<import('./contract.js').Loader>} open
  * @property {(event: Progress) => void} report
- * @property {AbortSignal} [signal]
  * @property {import('./download.js').Patience} [patience]
  *
  * @typedef {{ bytes: Uint8Array, stored: boolean }} Part one shard's bytes, and whether they came from the store
@@ -158,7 +157,7 @@ class Meter {
  * @returns {Promise<{ model: import('./contract.js').Model, storageNote: string | undefined }>}
  */
 export async function loadBundle(context) {
-  const { address, device, open, report, signal } = context;
+  const { address, device, open, report } = context;
   report({ phase: 'start' });
   const shelf = new Shelf(address.id, report);
   await shelf.open();
@@ -171,7 +170,6 @@ export async function loadBundle(context) {
     await shelf.complete(manifest, shards);
     report({ phase: 'compile' });
     await model.warm_up();
-    if (signal?.aborted) throw abortedError();
     report({ phase: 'ready' });
     return { model, storageNote: shelf.note };
   } finally {
@@ -186,11 +184,10 @@ export async function loadBundle(context) {
  * @param {LoadContext} context
  * @param {Shelf} shelf
  */
-async function findManifest({ address, signal, patience }, shelf) {
+async function findManifest({ address, patience }, shelf) {
   const stored = await shelf.manifest();
   try {
     return await downloadText(address.manifestUrl, {
-      signal,
       cache: 'no-cache',
       // With a model in store there is nothing to wait for.
       patience: stored === undefined ? patience : { ...(patience ?? PATIENCE), attempts: 1 },
@@ -210,7 +207,7 @@ async function findManifest({ address, signal, patience }, shelf) {
  * @param {Shard[]} shards
  */
 async function pushShards(context, shelf, loader, shards) {
-  const { report, signal } = context;
+  const { report } = context;
   const meter = new Meter(shards, report);
   /** @param {number} index */
   const obtain = (index) => {
@@ -242,7 +239,6 @@ async function pushShards(context, shelf, loader, shards) {
     }
     // Only what was verified is stored, so that a broken download cannot poison the next visit.
     if (!part.stored) await shelf.save(shard, part.bytes, shards);
-    if (signal?.aborted) throw abortedError();
     report({ phase: 'upload', done: index + 1, count: shards.length });
   }
 }
@@ -272,8 +268,7 @@ async function obtainShard(context, shelf, shard, onBytes) {
  * @returns {Promise<Part>}
  */
 async function fetchShard(context, shard, onBytes, cache) {
-  const { signal, patience } = context;
-  const bytes = await downloadBytes(shardUrl(context, shard), shard.size, onBytes, { signal, cache, patience });
+  const bytes = await downloadBytes(shardUrl(context, shard), shard.size, onBytes, { cache, patience: context.patience });
   return { bytes, stored: false };
 }
 
@@ -291,7 +286,7 @@ function isCorrupt(error) {
 }
 
 /**
- * Adds the address to an error of the engine, which knows file contents but not where they came from.
+ * Adds the address to what the engine finds wrong with a file: it knows contents but not where they came from.
  *
  * @template T
  * @param {Promise<T>} work
@@ -302,9 +297,8 @@ async function named(work, url) {
   try {
     return await work;
   } catch (error) {
-    if (error instanceof Error && 'code' in error) {
-      const code = /** @type {import('./errors.js').InkbloomCode} */ (error.code);
-      throw new InkbloomError(code, `${error.message} (${url})`, { cause: error });
+    if (error instanceof Error && 'code' in error && (error.code === 'bad-model' || error.code === 'corrupt-weights')) {
+      throw new InkbloomError(error.code, `${error.message} (${url})`, { cause: error });
     }
     throw error;
   }

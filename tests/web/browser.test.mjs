@@ -197,6 +197,32 @@ describe('loading', () => {
     assert.deepEqual(resumed.hashes, whole.hashes);
   });
 
+  it('stops at once when told to and keeps what was whole', async () => {
+    const bundle = splitBundle(readBundle('sticker_tiny'), 2);
+    publish(site, '/models/stopped/', bundle);
+    site.meddle = (request, response) => {
+      if (!request.url?.endsWith('shard-001.bin')) return false;
+      response.writeHead(200).write(bundle.shards[1].subarray(0, 1000));
+      return true;
+    };
+    const outcome = await page.evaluate(async () => {
+      const entry = '/pkg/index.js';
+      /** @type {typeof import('../../pkg/src/index.js')} */
+      const { Inkbloom } = await import(entry);
+      const controller = new AbortController();
+      const code = await Inkbloom.load({
+        model: '/models/stopped/',
+        device: 'cpu',
+        signal: controller.signal,
+        onProgress: (event) => event.phase === 'upload' && controller.abort(),
+      }).then(() => 'loaded', (error) => error.code);
+      return { code, list: await Inkbloom.models.list() };
+    });
+    assert.equal(outcome.code, 'aborted');
+    assert.deepEqual(outcome.list.map(({ bytes, complete }) => [bytes, complete]), [[bundle.shards[0].length, false]]);
+    await noWorkers();
+  });
+
   it('refuses a shard with a flipped byte and fetches it again', async () => {
     const bundle = splitBundle(readBundle('sticker_tiny'), 2);
     publish(site, '/models/flipped/', bundle);

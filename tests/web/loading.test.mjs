@@ -29,20 +29,16 @@ function publish(shards, changes = {}) {
   shards.forEach((bytes, index) => site.files.set(`${FOLDER}shard-00${index}.bin`, bytes));
 }
 
-/** @param {AbortSignal} [signal] */
-async function load(signal) {
+async function load() {
   /** @type {import('../../pkg/src/load.js').Progress[]} */
   const events = [];
-  const outcome = loadBundle({
+  const result = await loadBundle({
     address: resolveModel(`${site.url}models/test/`, site.url),
     device: 'cpu',
     open: openFake,
     report: (event) => events.push(event),
-    signal,
     patience: PATIENCE,
   });
-  const result = await outcome.catch((error) => Object.assign(error, { events }));
-  if (result instanceof Error) throw result;
   return { ...result, events };
 }
 
@@ -264,20 +260,6 @@ describe('loading a bundle', () => {
     site.files.set('/models/text/shard-000.bin', shards[0]);
     site.files.delete(`${FOLDER}shard-000.bin`);
     assertHonest((await load()).events);
-  });
-
-  it('stops when it is told to and keeps what was whole', async () => {
-    publish(shards);
-    const controller = new AbortController();
-    site.meddle = (request, response) => {
-      if (!request.url?.endsWith('shard-001.bin')) return false;
-      response.writeHead(200).write(shards[1].subarray(0, 1000));
-      setTimeout(() => controller.abort(), 50);
-      return true;
-    };
-    await assert.rejects(load(controller.signal), { code: 'aborted' });
-    const [partly] = await withStore((store) => store.list());
-    assert.deepEqual([partly.bytes, partly.complete], [300_000, false]);
   });
 });
 
