@@ -1,7 +1,8 @@
 import { Inkbloom, InkbloomError } from './pkg/index.js';
 import { anIdea } from './ideas.js';
 import { ProgressView } from './progress.js';
-import { fileName, paint, toPng, withStyle } from './sticker.js';
+import { cutOut, paint } from './sticker.js';
+import { fileName, withStyle } from './words.js';
 
 /**
  * @template {HTMLElement} T
@@ -40,6 +41,7 @@ const ui = {
   caption: byId('caption', HTMLElement),
   actions: byId('actions', HTMLDivElement),
   download: byId('download', HTMLAnchorElement),
+  downloadSticker: byId('download-sticker', HTMLAnchorElement),
   copy: byId('copy', HTMLButtonElement),
   share: byId('share', HTMLButtonElement),
   link: byId('link', HTMLButtonElement),
@@ -62,6 +64,8 @@ let engine;
 let drawing;
 /** What is on the stage. @type {import('./sticker.js').Sticker | undefined} */
 let shown;
+/** Its files, once they are made. @type {Promise<import('./sticker.js').Files> | undefined} */
+let files;
 let askedToPersist = false;
 
 // --- Loading ---------------------------------------------------------------------------------------------------
@@ -279,12 +283,24 @@ async function show(sticker) {
   for (const button of ui.stickers.querySelectorAll('button')) {
     button.ariaCurrent = String(button === stickerButtons.get(sticker));
   }
-  const png = await toPng(sticker.image);
+  files = cutOut(sticker.image);
+  const { png, sticker: cut } = await files;
   if (shown !== sticker) return;
-  URL.revokeObjectURL(ui.download.href);
-  ui.download.href = URL.createObjectURL(png);
-  ui.download.download = fileName(sticker.prompt);
+  const name = fileName(sticker.prompt);
+  offer(ui.download, png, `${name}.png`);
+  offer(ui.downloadSticker, cut, `${name}-sticker.png`);
   ui.actions.hidden = false;
+}
+
+/**
+ * @param {HTMLAnchorElement} link
+ * @param {Blob} file
+ * @param {string} name
+ */
+function offer(link, file, name) {
+  URL.revokeObjectURL(link.href);
+  link.href = URL.createObjectURL(file);
+  link.download = name;
 }
 
 /** @type {WeakMap<import('./sticker.js').Sticker, HTMLButtonElement>} */
@@ -319,11 +335,6 @@ function recall(sticker) {
 
 // --- Passing it on ---------------------------------------------------------------------------------------------
 
-/** @param {import('./sticker.js').Sticker} sticker */
-async function toFile(sticker) {
-  return new File([await toPng(sticker.image)], fileName(sticker.prompt), { type: 'image/png' });
-}
-
 /**
  * @param {string} done
  * @param {() => Promise<void>} action
@@ -340,13 +351,14 @@ async function passOn(done, action) {
 }
 
 ui.copy.addEventListener('click', () => passOn('The picture is on the clipboard.', async () => {
-  if (!shown) return;
-  await navigator.clipboard.write([new ClipboardItem({ 'image/png': toPng(shown.image) })]);
+  if (!files) return;
+  await navigator.clipboard.write([new ClipboardItem({ 'image/png': files.then(({ png }) => png) })]);
 }));
 
 ui.share.addEventListener('click', () => passOn('Shared.', async () => {
-  if (!shown) return;
-  await navigator.share({ files: [await toFile(shown)], title: withStyle(shown.style, shown.prompt) });
+  if (!shown || !files) return;
+  const file = new File([(await files).sticker], `${fileName(shown.prompt)}.png`, { type: 'image/png' });
+  await navigator.share({ files: [file], title: withStyle(shown.style, shown.prompt) });
 }));
 
 ui.link.addEventListener('click', () => passOn('The link is on the clipboard. Whoever opens it draws the same picture.', async () => {

@@ -10,18 +10,6 @@
  */
 
 /**
- * The words that the model gets: it was trained on captions like "3d emoji of a red apple".
- *
- * @param {string} style
- * @param {string} prompt
- */
-export function withStyle(style, prompt) {
-  const words = prompt.trim().replace(/\s+/g, ' ');
-  if (style === '' || words === '' || /\b(emoji|icon|sticker) of\b/i.test(words)) return words;
-  return `${style} of ${words}`;
-}
-
-/**
  * @param {HTMLCanvasElement} canvas
  * @param {ImageData} image
  */
@@ -32,17 +20,23 @@ export function paint(canvas, image) {
 }
 
 /**
- * @param {ImageData} image
- * @returns {Promise<Blob>} a PNG with its transparency
+ * The files of a picture: as it was drawn, and cut out as a sticker.
+ *
+ * @typedef {{ png: Blob, sticker: Blob }} Files
  */
-export async function toPng(image) {
-  const canvas = new OffscreenCanvas(image.width, image.height);
-  canvas.getContext('2d')?.putImageData(image, 0, 0);
-  return canvas.convertToBlob({ type: 'image/png' });
-}
 
-/** @param {string} prompt */
-export function fileName(prompt) {
-  const words = prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '').slice(0, 60);
-  return `${words || 'inkbloom'}.png`;
+const scissors = new Worker(new URL('./scissors.js', import.meta.url), { type: 'module' });
+
+/**
+ * Encoding takes longer than the main thread has: a worker does it.
+ *
+ * @param {ImageData} image
+ * @returns {Promise<Files>}
+ */
+export function cutOut(image) {
+  const { port1, port2 } = new MessageChannel();
+  return new Promise((resolve) => {
+    port1.onmessage = ({ data }) => resolve(data);
+    scissors.postMessage(image, [port2]);
+  });
 }

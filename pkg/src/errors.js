@@ -64,10 +64,10 @@ export function toPlainError(error, heapBytes = 0) {
       message: `There was not enough memory to go on (${message}). Close other tabs, or ask for a smaller or a single picture, and try again.`,
     };
   }
-  if (typeof WebAssembly === 'object' && error instanceof WebAssembly.CompileError) {
+  if (typeof WebAssembly === 'undefined' || error instanceof WebAssembly.CompileError) {
     return {
       code: 'unsupported',
-      message: `This browser cannot run the drawing engine (${message}). Use a current version of Chrome, Edge, Firefox or Safari.`,
+      message: `This browser cannot run the drawing engine (${message}). Use a current version of Chrome, Edge, Firefox or Safari; if this is your page, its Content-Security-Policy must allow 'wasm-unsafe-eval'.`,
     };
   }
   return {

@@ -417,6 +417,34 @@ describe('the <ink-bloom> element', () => {
   });
 });
 
+describe('a lost GPU', () => {
+  it('is told, and the next drawing has a new one', async () => {
+    // A browser of its own: its GPU process is about to die.
+    const victim = await launch();
+    try {
+      const lab = await openLab(victim, site);
+      const draw = () => lab.evaluate(async (model) => {
+        const entry = '/pkg/index.js';
+        /** @type {typeof import('../../pkg/src/index.js')} */
+        const { Inkbloom } = await import(entry);
+        const kept = /** @type {{ ink?: InstanceType<typeof Inkbloom> }} */ (globalThis);
+        kept.ink ??= await Inkbloom.load({ model, device: 'gpu' });
+        return kept.ink.generate({ prompt: 'a red apple', seed: 1 }).then(({ images }) => images[0].data.join(), (error) => error.code);
+      }, TINY);
+      const first = await draw();
+      const session = await victim.newBrowserCDPSession();
+      const { processInfo } = await session.send('SystemInfo.getProcessInfo');
+      const gpu = processInfo.find(({ type }) => type === 'GPU');
+      assert.ok(gpu, 'the browser has no GPU process');
+      process.kill(gpu.id, 'SIGKILL');
+      assert.equal(await draw(), 'device-lost');
+      assert.ok(await draw() === first, 'the new device drew something else');
+    } finally {
+      await victim.close();
+    }
+  });
+});
+
 describe('without WebGPU', () => {
   /** @type {import('playwright-core').Browser} */
   let plain;

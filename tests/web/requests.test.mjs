@@ -5,7 +5,7 @@ import { fromPlainError, isFatal, toPlainError } from '../../pkg/src/errors.js';
 import { resolveModel } from '../../pkg/src/model-url.js';
 import { parseSeed, toEngineRequest } from '../../pkg/src/request.js';
 import { describeProgress } from '../../pkg/src/words.js';
-import { withStyle } from '../../www/sticker.js';
+import { withStyle } from '../../www/words.js';
 
 describe('seeds', () => {
   it('are taken as number, bigint or decimal string', () => {
