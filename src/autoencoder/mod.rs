@@ -1,0 +1,137 @@
+//! [`Latent`] <-> [`PixelTensor`]: one file per family, and what they share.
+
+pub mod kl;
+pub mod tiny;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::{
+    Error, Result,
+    values::{Latent, PixelTensor},
+    weights::{Config, ModelFiles, Params},
+};
+
+/// The autoencoder of a model, of whichever family.
+pub struct Autoencoder {
+    family: Family,
+    scaling: LatentScaling,
+    shape: AutoencoderShape,
+}
+
+enum Family {
+    Kl(kl::AutoencoderKl),
+    Tiny(tiny::AutoencoderTiny),
+}
+
+/// What the rest of a pipeline must know of an autoencoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AutoencoderShape {
+    /// Channels of pictures: 3 or 4.
+    pub pixel_channels: usize,
+    pub latent_channels: usize,
+    /// Pixels per latent position, along each side.
+    pub factor: usize,
+}
+
+impl Autoencoder {
+    /// Loads the component `vae` as the class that `model_index.json` names.
+    ///
+    /// # Errors
+    /// `BadModel` for an unknown class, an option that cannot be honoured, or tensors that do not fit.
+    pub fn load(params: &Params, files: &ModelFiles) -> Result<Self> {
+        let config = files.config("vae")?;
+        let scaling = LatentScaling::read(&config, params.device())?;
+        let (family, shape) = match files.class("vae")? {
+            "AutoencoderKL" => {
+                let config = kl::AutoencoderKlConfig::read(&config)?;
+                (Family::Kl(kl::AutoencoderKl::load(params, &config)?), config.shape())
+            }
+            "AutoencoderTiny" => {
+                let config = tiny::AutoencoderTinyConfig::read(&config)?;
+                (Family::Tiny(tiny::AutoencoderTiny::load(params, &config)?), config.shape())
+            }
+            other => {
+                return Err(Error::bad_model(format!(
+                    "model_index.json: `vae` is of the class {other}; this version knows AutoencoderTiny and AutoencoderKL"
+                )));
+            }
+        };
+        if let Some(channels) = scaling.channels()
+            && channels != shape.latent_channels
+        {
+            return Err(config.wrong(
+                "latents_mean",
+                &format!("it and `latents_std` must have {} values, one per latent channel", shape.latent_channels),
+            ));
+        }
+        Ok(Self { family, scaling, shape })
+    }
+
+    pub fn shape(&self) -> AutoencoderShape {
+        self.shape
+    }
+
+    /// `[N, latent_channels, h, w]` in the denoiser's scale -> `[N, pixel_channels, h * factor, w * factor]`.
+    pub fn decode(&self, latent: Latent) -> PixelTensor {
+        let z = self.scaling.to_autoencoder(latent);
+        match &self.family {
+            Family::Kl(kl) => kl.decode(z),
+            Family::Tiny(tiny) => tiny.decode(z),
+        }
+    }
+
+    /// The inverse: `[N, pixel_channels, H, W]`, sides divisible by `factor`, to the denoiser's scale.
+    pub fn encode(&self, pixels: PixelTensor) -> Latent {
+        let z = match &self.family {
+            Family::Kl(kl) => kl.encode(pixels),
+            Family::Tiny(tiny) => tiny.encode(pixels),
+        };
+        self.scaling.to_denoiser(z)
+    }
+}
+
+/// Between the autoencoder's scale and the denoiser's: per channel `z = latent * std / scaling + mean` where
+/// the config has `latents_mean` and `latents_std`, else `z = latent / scaling + shift` (diffusers' pipelines).
+struct LatentScaling {
+    scale: Tensor<4>,
+    shift: Tensor<4>,
+}
+
+impl LatentScaling {
+    fn read(config: &Config, device: &Device) -> Result<Self> {
+        let scaling_factor = config.f64("scaling_factor", 1.0)? as f32;
+        let shift_factor = config.f64("shift_factor", 0.0)? as f32;
+        if scaling_factor == 0.0 {
+            return Err(config.wrong("scaling_factor", "it must not be 0"));
+        }
+        let (scale, shift) = match (config.opt_f32s("latents_mean")?, config.opt_f32s("latents_std")?) {
+            (Some(mean), Some(std)) if mean.len() == std.len() => {
+                (std.iter().map(|std| std / scaling_factor).collect(), mean)
+            }
+            (None, None) => (vec![1.0 / scaling_factor], vec![shift_factor]),
+            _ => {
+                return Err(
+                    config.wrong("latents_mean", "it and `latents_std` must be given together, with as many values")
+                );
+            }
+        };
+        let tensor = |values: Vec<f32>| {
+            let channels = values.len();
+            Tensor::from_data(TensorData::new(values, [1, channels, 1, 1]), device)
+        };
+        Ok(Self { scale: tensor(scale), shift: tensor(shift) })
+    }
+
+    /// The number of channels that mean and deviation are given for, if any.
+    fn channels(&self) -> Option<usize> {
+        Some(self.scale.dims()[1]).filter(|channels| *channels > 1)
+    }
+
+    fn to_autoencoder(&self, latent: Latent) -> Latent {
+        latent * self.scale.clone() + self.shift.clone()
+    }
+
+    fn to_denoiser(&self, z: Latent) -> Latent {
+        (z - self.shift.clone()) / self.scale.clone()
+    }
+}

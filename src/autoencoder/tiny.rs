@@ -1,0 +1,211 @@
+//! The small autoencoder (diffusers `AutoencoderTiny`, the layout of TAESD: madebyollin/taesd).
+
+use burn::tensor::{
+    Tensor, activation, module,
+    ops::{InterpolateMode, InterpolateOptions},
+};
+
+use super::AutoencoderShape;
+use crate::{
+    Result,
+    layers::{Activation, Conv2d},
+    values::{Latent, PixelTensor},
+    weights::{Config, Params},
+};
+
+/// The decoder squashes latents to within this magnitude before anything else; diffusers fixes it.
+const CLAMP: f64 = 3.0;
+
+/// The numbers of `vae/config.json` that change the arithmetic.
+#[derive(Clone, Debug)]
+pub struct AutoencoderTinyConfig {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub latent_channels: usize,
+    pub encoder_block_out_channels: Vec<usize>,
+    pub decoder_block_out_channels: Vec<usize>,
+    pub num_encoder_blocks: Vec<usize>,
+    pub num_decoder_blocks: Vec<usize>,
+    pub act_fn: Activation,
+    pub upsample: InterpolateMode,
+    pub upsampling_scaling_factor: usize,
+}
+
+impl AutoencoderTinyConfig {
+    /// # Errors
+    /// `BadModel` for a value that is out of range or asks for what this version cannot do.
+    pub fn read(config: &Config) -> Result<Self> {
+        // `latent_magnitude` and `latent_shift` only serve storing latents as bytes; `block_out_channels`
+        // repeats the decoder's; scaling and means are read where latents are scaled.
+        config.ignore(&[
+            "latent_magnitude",
+            "latent_shift",
+            "block_out_channels",
+            "force_upcast",
+            "scaling_factor",
+            "shift_factor",
+            "latents_mean",
+            "latents_std",
+        ]);
+        let act_fn = config.str("act_fn", "relu")?;
+        let this = Self {
+            in_channels: config.count("in_channels", 3)?,
+            out_channels: config.count("out_channels", 3)?,
+            latent_channels: config.count("latent_channels", 4)?,
+            encoder_block_out_channels: config.counts("encoder_block_out_channels", &[64; 4])?,
+            decoder_block_out_channels: config.counts("decoder_block_out_channels", &[64; 4])?,
+            num_encoder_blocks: config.opt_usizes("num_encoder_blocks")?.unwrap_or(vec![1, 3, 3, 3]),
+            num_decoder_blocks: config.opt_usizes("num_decoder_blocks")?.unwrap_or(vec![3, 3, 3, 1]),
+            act_fn: Activation::from_name(act_fn)
+                .ok_or_else(|| config.wrong("act_fn", &format!("this version knows {}", Activation::NAMES)))?,
+            upsample: match config.str("upsample_fn", "nearest")? {
+                "nearest" => InterpolateMode::Nearest,
+                "bilinear" => InterpolateMode::Bilinear,
+                _ => return Err(config.wrong("upsample_fn", "this version knows nearest and bilinear")),
+            },
+            upsampling_scaling_factor: config.count("upsampling_scaling_factor", 2)?,
+        };
+        for (blocks, channels, key) in [
+            (&this.num_encoder_blocks, &this.encoder_block_out_channels, "num_encoder_blocks"),
+            (&this.num_decoder_blocks, &this.decoder_block_out_channels, "num_decoder_blocks"),
+        ] {
+            if blocks.len() != channels.len() {
+                return Err(config.wrong(
+                    key,
+                    &format!("it must have {} values, as many as there are channel widths", channels.len()),
+                ));
+            }
+            // diffusers builds each stage at its own width with no layer between, so only equal widths can run.
+            if channels.iter().any(|width| width != &channels[0]) {
+                return Err(config.wrong(
+                    if key.contains("enc") { "encoder_block_out_channels" } else { "decoder_block_out_channels" },
+                    "its widths must be equal",
+                ));
+            }
+        }
+        if this.in_channels != this.out_channels {
+            return Err(config.wrong("out_channels", &format!("it must equal `in_channels`, {}", this.in_channels)));
+        }
+        config.finish()?;
+        Ok(this)
+    }
+
+    pub fn shape(&self) -> AutoencoderShape {
+        AutoencoderShape {
+            pixel_channels: self.out_channels,
+            latent_channels: self.latent_channels,
+            factor: self.upsampling_scaling_factor.pow(self.num_decoder_blocks.len() as u32 - 1),
+        }
+    }
+}
+
+/// `AutoencoderTiny`, both ways.
+pub struct AutoencoderTiny {
+    encoder: Vec<Layer>,
+    decoder: Vec<Layer>,
+}
+
+/// One entry of the reference's `nn.Sequential`, whose index is part of the tensor's name.
+enum Layer {
+    Conv(Conv2d),
+    Block(Block),
+    Activation(Activation),
+    Upsample(InterpolateMode, usize),
+}
+
+struct Block {
+    convs: [Conv2d; 3],
+    activation: Activation,
+}
+
+impl AutoencoderTiny {
+    /// # Errors
+    /// `BadModel` where a tensor is missing or has another shape than the config says.
+    pub fn load(params: &Params, config: &AutoencoderTinyConfig) -> Result<Self> {
+        Ok(Self {
+            encoder: load_encoder(&params.at("encoder"), config)?,
+            decoder: load_decoder(&params.at("decoder"), config)?,
+        })
+    }
+
+    /// `[N, C, H, W]` in -1..1 -> `[N, latent_channels, H / factor, W / factor]`.
+    pub fn encode(&self, pixels: PixelTensor) -> Latent {
+        run(&self.encoder, (pixels + 1.0) / 2.0)
+    }
+
+    /// `[N, latent_channels, h, w]` -> `[N, C, h * factor, w * factor]`, nominally in -1..1.
+    pub fn decode(&self, z: Latent) -> PixelTensor {
+        run(&self.decoder, activation::tanh(z / CLAMP) * CLAMP) * 2.0 - 1.0
+    }
+}
+
+fn load_encoder(params: &Params, config: &AutoencoderTinyConfig) -> Result<Vec<Layer>> {
+    let mut layers = Vec::new();
+    let next = |layers: &Vec<Layer>| params.at(&format!("layers.{}", layers.len()));
+    for (i, (&blocks, &width)) in config.num_encoder_blocks.iter().zip(&config.encoder_block_out_channels).enumerate() {
+        layers.push(Layer::Conv(match i {
+            0 => Conv2d::load(&next(&layers), config.in_channels, width, 3)?,
+            _ => Conv2d::load_with(&next(&layers), width, width, 3, 2, [1, 1], false)?,
+        }));
+        for _ in 0..blocks {
+            layers.push(Layer::Block(Block::load(&next(&layers), width, config.act_fn)?));
+        }
+    }
+    let width = config.encoder_block_out_channels[config.encoder_block_out_channels.len() - 1];
+    layers.push(Layer::Conv(Conv2d::load(&next(&layers), width, config.latent_channels, 3)?));
+    Ok(layers)
+}
+
+fn load_decoder(params: &Params, config: &AutoencoderTinyConfig) -> Result<Vec<Layer>> {
+    let mut layers = Vec::new();
+    let next = |layers: &Vec<Layer>| params.at(&format!("layers.{}", layers.len()));
+    let stages = config.num_decoder_blocks.len();
+    layers.push(Layer::Conv(Conv2d::load(
+        &next(&layers),
+        config.latent_channels,
+        config.decoder_block_out_channels[0],
+        3,
+    )?));
+    layers.push(Layer::Activation(config.act_fn));
+    for (i, (&blocks, &width)) in config.num_decoder_blocks.iter().zip(&config.decoder_block_out_channels).enumerate() {
+        for _ in 0..blocks {
+            layers.push(Layer::Block(Block::load(&next(&layers), width, config.act_fn)?));
+        }
+        if i + 1 == stages {
+            layers.push(Layer::Conv(Conv2d::load(&next(&layers), width, config.out_channels, 3)?));
+        } else {
+            layers.push(Layer::Upsample(config.upsample.clone(), config.upsampling_scaling_factor));
+            layers.push(Layer::Conv(Conv2d::load_with(&next(&layers), width, width, 3, 1, [1, 1], false)?));
+        }
+    }
+    Ok(layers)
+}
+
+fn run(layers: &[Layer], x: Tensor<4>) -> Tensor<4> {
+    layers.iter().fold(x, |x, layer| match layer {
+        Layer::Conv(conv) => conv.forward(x),
+        Layer::Block(block) => block.forward(x),
+        Layer::Activation(activation) => activation.forward(x),
+        Layer::Upsample(mode, factor) => {
+            let [_, _, height, width] = x.dims();
+            let options = InterpolateOptions::new(mode.clone()).with_align_corners(false);
+            module::interpolate(x, options.with_output_size([height * factor, width * factor]))
+        }
+    })
+}
+
+impl Block {
+    /// Its skip is the identity, for input and output are equally wide.
+    fn load(params: &Params, width: usize, activation: Activation) -> Result<Self> {
+        let conv = |i: usize| Conv2d::load(&params.at(&format!("conv.{i}")), width, width, 3);
+        Ok(Self { convs: [conv(0)?, conv(2)?, conv(4)?], activation })
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [first, second, third] = &self.convs;
+        let h = self.activation.forward(first.forward(x.clone()));
+        let h = self.activation.forward(second.forward(h));
+        // The last activation is ReLU whatever `act_fn` says.
+        activation::relu(third.forward(h) + x)
+    }
+}

@@ -1,0 +1,3 @@
+//! Diffusion Transformers, one file per family.
+
+pub mod pixart;

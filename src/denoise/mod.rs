@@ -1,0 +1,10 @@
+//! Noise + [`TextEmbedding`](crate::values::TextEmbedding) -> [`Latent`](crate::values::Latent).
+
+pub mod dit;
+mod guidance;
+pub mod noise;
+mod run;
+pub mod schedule;
+
+pub use guidance::Guidance;
+pub use run::{Denoiser, Denoising, StepOutcome};

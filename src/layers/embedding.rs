@@ -1,0 +1,85 @@
+//! Embeddings of tokens, timesteps and positions.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::{Activation, Linear};
+use crate::{Result, weights::Params};
+
+/// A table of vectors, one per id.
+pub struct Embedding {
+    /// `[vocabulary, dim]`.
+    weight: Tensor<2>,
+}
+
+impl Embedding {
+    pub fn load(params: &Params, vocabulary: usize, dim: usize) -> Result<Self> {
+        Ok(Self { weight: params.tensor("weight", [vocabulary, dim])? })
+    }
+
+    /// Ids `[N, T]` -> `[N, T, dim]`. Ids must be below the vocabulary's size: the encoder checks them.
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [n, t] = ids.dims();
+        let [_, dim] = self.weight.dims();
+        self.weight.clone().select(0, ids.reshape([n * t])).reshape([n, t, dim])
+    }
+}
+
+/// Sinusoidal features of timesteps, cosines first: `[N] -> [N, dim]`
+/// (diffusers `get_timestep_embedding` with `flip_sin_to_cos=True`, `downscale_freq_shift=0`).
+pub fn timestep_embedding(timesteps: &[f32], dim: usize, device: &Device) -> Tensor<2> {
+    let half = dim / 2;
+    let mut features = Vec::with_capacity(timesteps.len() * dim);
+    for &timestep in timesteps {
+        let angle = |i: usize| timestep * (-(10000f32.ln()) * i as f32 / half as f32).exp();
+        features.extend((0..half).map(|i| angle(i).cos()));
+        features.extend((0..half).map(|i| angle(i).sin()));
+    }
+    Tensor::from_data(TensorData::new(features, [timesteps.len(), dim]), device)
+}
+
+/// Two dense layers with SiLU between them (diffusers `TimestepEmbedding`).
+pub struct TimestepEmbedding {
+    linear_1: Linear,
+    linear_2: Linear,
+}
+
+impl TimestepEmbedding {
+    pub fn load(params: &Params, d_in: usize, d_out: usize) -> Result<Self> {
+        Ok(Self {
+            linear_1: Linear::load(&params.at("linear_1"), d_in, d_out)?,
+            linear_2: Linear::load(&params.at("linear_2"), d_out, d_out)?,
+        })
+    }
+
+    /// `[N, d_in] -> [N, d_out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.linear_2.forward(Activation::Silu.forward(self.linear_1.forward(x)))
+    }
+}
+
+/// Two-dimensional sine-cosine positions, `[1, height * width, dim]`, rows first; the first half of the
+/// features encodes x, the second y, each as sines then cosines (diffusers `get_2d_sincos_pos_embed`).
+///
+/// Positions are scaled so that a grid of any size spans `base_size / interpolation_scale`.
+pub fn sincos_2d(
+    dim: usize,
+    height: usize,
+    width: usize,
+    base_size: usize,
+    interpolation_scale: f32,
+    device: &Device,
+) -> Tensor<3> {
+    let position = |i: usize, size: usize| f64::from(i as f32 / (size as f32 / base_size as f32) / interpolation_scale);
+    let quarter = dim / 4;
+    let omega: Vec<f64> = (0..quarter).map(|i| 10000f64.powf(-(i as f64) / (dim as f64 / 4.0))).collect();
+    let mut features = Vec::with_capacity(height * width * dim);
+    for y in 0..height {
+        for x in 0..width {
+            for p in [position(x, width), position(y, height)] {
+                features.extend(omega.iter().map(|w| (p * w).sin() as f32));
+                features.extend(omega.iter().map(|w| (p * w).cos() as f32));
+            }
+        }
+    }
+    Tensor::from_data(TensorData::new(features, [1, height * width, dim]), device)
+}

@@ -1,0 +1,17 @@
+//! Parts that two rooms or more use. Each takes its tensors by name from [`crate::weights::Params`].
+
+mod activation;
+mod attention;
+mod conv;
+mod embedding;
+mod linear;
+mod norm;
+mod resnet;
+
+pub use activation::Activation;
+pub use attention::{Attention, mask_to_bias, multi_head_attention};
+pub use conv::{Conv2d, upsample_nearest_2x};
+pub use embedding::{Embedding, TimestepEmbedding, sincos_2d, timestep_embedding};
+pub use linear::{FeedForward, Linear};
+pub use norm::{GroupNorm, LayerNorm};
+pub use resnet::ResnetBlock2D;

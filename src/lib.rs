@@ -1,0 +1,29 @@
+//! Text to picture inside a web page.
+//!
+//! The modules below stand in the order in which the data meets them:
+//!
+//! ```text
+//! prompt -> TokenIds -> TextEmbedding -> [ noise -> x_t ... x_0 ] -> Latent -> pixels -> canvas / PNG
+//! prompt/               text/            denoise/                    autoencoder/  pixels/
+//! ```
+//!
+//! `pipeline` is the only room that knows this order; `layers` and `weights` serve every room;
+//! `web` binds the whole to JavaScript. Rooms meet only in [`values`].
+
+pub mod error;
+pub mod values;
+
+pub mod autoencoder;
+pub mod denoise;
+pub mod pipeline;
+pub mod pixels;
+pub mod prompt;
+pub mod text;
+
+pub mod layers;
+pub mod weights;
+
+#[cfg(target_arch = "wasm32")]
+pub mod web;
+
+pub use error::{Code, Error, Result};

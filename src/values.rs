@@ -1,0 +1,38 @@
+//! What the rooms hand each other.
+
+use burn::tensor::Tensor;
+
+/// A prompt as token ids, padded to the model's length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenIds {
+    /// `[T]`, padding included.
+    pub ids: Vec<i64>,
+    /// `[T]`, 1 for a token of the prompt, 0 for padding.
+    pub attention_mask: Vec<i64>,
+    /// How many tokens the whole prompt has, when that is more than fit.
+    pub truncated_from: Option<usize>,
+}
+
+/// What a text encoder says of a prompt.
+#[derive(Clone, Debug)]
+pub struct TextEmbedding {
+    /// `[N, T, D]`, the last hidden state of every token.
+    pub hidden: Tensor<3>,
+    /// `[N, T]`, 1 = keep, 0 = padding.
+    pub attention_mask: Tensor<2>,
+}
+
+/// `[N, C, H / f, W / f]`: noise, any `x_t` on the way, or what the autoencoder decodes.
+pub type Latent = Tensor<4>;
+
+/// Pixels as an autoencoder gives them: `[N, C, H, W]`, nominally in -1..1, C = 3 (RGB) or 4 (RGBA).
+pub type PixelTensor = Tensor<4>;
+
+/// A finished picture: RGBA8, straight alpha, rows from the top.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    pub width: usize,
+    pub height: usize,
+    /// `width * height * 4` bytes.
+    pub rgba: Vec<u8>,
+}

@@ -1,0 +1,130 @@
+//! Which device draws: WebGPU through burn-wgpu, or the CPU through burn's `flex`.
+
+use std::{
+    cell::RefCell,
+    sync::{Arc, Mutex},
+};
+
+use burn::tensor::Device;
+use js_sys::{Function, Promise, Reflect};
+use serde::Serialize;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+
+use crate::{Code, Error, Result};
+
+/// A device and what to tell people about it.
+#[derive(Clone)]
+pub struct ChosenDevice {
+    pub device: Device,
+    pub info: DeviceInfo,
+    /// Why the GPU went away, once it has.
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+#[derive(Clone, Serialize)]
+pub struct DeviceInfo {
+    /// `"gpu"` or `"cpu"`.
+    pub kind: &'static str,
+    pub name: String,
+    /// Why it is not the one that was hoped for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl ChosenDevice {
+    pub fn is_gpu(&self) -> bool {
+        self.info.kind == "gpu"
+    }
+
+    /// # Errors
+    /// `device-lost` once the GPU has gone away.
+    pub fn check_alive(&self) -> Result<()> {
+        match self.lost.lock().ok().and_then(|lost| lost.clone()) {
+            Some(reason) => {
+                Err(Error::new(Code::DeviceLost, format!("the GPU went away ({reason}); load the model again")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+thread_local! {
+    /// burn's runtime is initialised once per worker; a second model shares it.
+    static GPU: RefCell<Option<ChosenDevice>> = const { RefCell::new(None) };
+}
+
+/// `"auto"` tries WebGPU and then the CPU, and says so in the note; `"gpu"` and `"cpu"` are taken at their word.
+///
+/// # Errors
+/// `bad-input` for another word; `unsupported` where `"gpu"` is not to be had.
+pub async fn choose(wish: &str) -> Result<ChosenDevice> {
+    match wish {
+        "cpu" => Ok(cpu(None)),
+        "gpu" => gpu().await,
+        "auto" => Ok(match gpu().await {
+            Ok(device) => device,
+            Err(error) => cpu(Some(format!("{}; drawing on the CPU instead", error.message))),
+        }),
+        other => {
+            Err(Error::bad_input(format!("the device \"{other}\" is not known; give \"auto\", \"gpu\" or \"cpu\"")))
+        }
+    }
+}
+
+fn cpu(note: Option<String>) -> ChosenDevice {
+    let info = DeviceInfo { kind: "cpu", name: "CPU (WebAssembly SIMD)".to_owned(), note };
+    ChosenDevice { device: Device::flex(), info, lost: Arc::default() }
+}
+
+async fn gpu() -> Result<ChosenDevice> {
+    if let Some(device) = GPU.with_borrow(Clone::clone) {
+        device.check_alive()?;
+        return Ok(device);
+    }
+    let unsupported = |message: String| Error::new(Code::Unsupported, message);
+    let name = adapter_name().await.map_err(unsupported)?;
+    let (device, setup) = Device::wgpu_options()
+        .init_with_setup_async()
+        .await
+        .map_err(|error| unsupported(format!("WebGPU found no usable GPU ({error})")))?;
+    let lost: Arc<Mutex<Option<String>>> = Arc::default();
+    let noted = lost.clone();
+    setup.device.set_device_lost_callback(move |reason, message| {
+        if let Ok(mut lost) = noted.lock() {
+            *lost = Some(format!("{reason:?}: {message}"));
+        }
+    });
+    let chosen = ChosenDevice { device, info: DeviceInfo { kind: "gpu", name, note: None }, lost };
+    GPU.set(Some(chosen.clone()));
+    Ok(chosen)
+}
+
+/// Asks the browser itself for an adapter: it names the GPU better than wgpu does, and a plain "no" is
+/// better than a failed initialisation.
+///
+/// # Errors
+/// Why there is no WebGPU, in words.
+async fn adapter_name() -> std::result::Result<String, String> {
+    let global: JsValue = js_sys::global().into();
+    let get = |object: &JsValue, key: &str| Reflect::get(object, &key.into()).unwrap_or(JsValue::UNDEFINED);
+    let gpu = get(&get(&global, "navigator"), "gpu");
+    let Ok(request) = get(&gpu, "requestAdapter").dyn_into::<Function>() else {
+        return Err("this browser has no WebGPU here (it needs a recent version, and https or localhost)".to_owned());
+    };
+    let adapter = match request.call0(&gpu) {
+        Ok(promise) => JsFuture::from(Promise::resolve(&promise)).await,
+        Err(error) => Err(error),
+    };
+    let adapter = adapter.unwrap_or(JsValue::NULL);
+    if adapter.is_null() || adapter.is_undefined() {
+        return Err("WebGPU is there, but the browser offers no GPU (it may be blocked or switched off)".to_owned());
+    }
+    let info = get(&adapter, "info");
+    let words: Vec<String> = ["vendor", "architecture", "description"]
+        .iter()
+        .filter_map(|key| get(&info, key).as_string())
+        .filter(|word| !word.is_empty())
+        .collect();
+    Ok(if words.is_empty() { "GPU".to_owned() } else { words.join(" ") })
+}

@@ -1,0 +1,312 @@
+//! JavaScript bindings: what the package's worker calls. WebAssembly only.
+//!
+//! Every failure is thrown as a JavaScript `Error` with a `code` (see [`crate::Code`]) and a message for people.
+
+mod device;
+
+use burn::tensor::Tensor;
+use js_sys::{Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
+use serde::{Deserialize, Serialize};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+use crate::{
+    Error, Result,
+    pipeline::{Event, Request, TextToImage, read, required_params},
+    values::Image,
+    weights::bundle::{self, Manifest},
+};
+use device::ChosenDevice;
+
+/// Panics are defects, but one that happens should at least say where.
+#[wasm_bindgen(start)]
+fn start() {
+    console_error_panic_hook::set_once();
+}
+
+/// Takes a model's shards and gives the [`Model`].
+#[wasm_bindgen]
+pub struct Loader {
+    inner: bundle::Loader,
+    device: ChosenDevice,
+}
+
+#[wasm_bindgen]
+impl Loader {
+    /// Checks a manifest, down to the name and shape of every tensor its configs ask for, before anything
+    /// is downloaded; and picks the device: `"auto"` (WebGPU, else the CPU), `"gpu"` or `"cpu"`.
+    ///
+    /// # Errors
+    /// `bad-model`, `bad-input` for another device, `unsupported` where `"gpu"` is not to be had.
+    pub async fn open(manifest_json: String, device: String) -> Thrown<Loader> {
+        let manifest = Manifest::parse(&manifest_json)?;
+        // Nothing is computed for the check, so the device that is always there will do.
+        manifest.check_params(&required_params(&manifest.files, &burn::tensor::Device::flex())?)?;
+        let device = device::choose(&device).await?;
+        Ok(Loader { inner: bundle::Loader::new(manifest, &device.device), device })
+    }
+
+    /// `{kind, name, note?}`.
+    pub fn device(&self) -> Thrown<JsValue> {
+        to_js(&self.device.info)
+    }
+
+    /// `[{file, size, sha256}]`.
+    pub fn shards(&self) -> Thrown<JsValue> {
+        to_js(&self.inner.manifest().shards)
+    }
+
+    /// Checks one shard and uploads its tensors; in any order.
+    ///
+    /// # Errors
+    /// `corrupt-weights` where size or SHA-256 are not the manifest's; nothing is kept of such a shard.
+    pub async fn push(&mut self, index: usize, bytes: &[u8]) -> Thrown<()> {
+        Ok(self.inner.push(index, bytes)?)
+    }
+
+    /// The model, once every shard has been pushed.
+    ///
+    /// # Errors
+    /// `bad-input` naming a shard that is missing.
+    pub async fn finish(self) -> Thrown<Model> {
+        let (manifest, tensors) = self.inner.finish()?;
+        let pipeline = TextToImage::load(&manifest.files, &tensors)?;
+        let info = pipeline.info();
+        let info = Info {
+            name: manifest.name,
+            sizes: info.sizes.clone(),
+            styles: info.styles.clone(),
+            default_steps: info.default_steps,
+            default_guidance: info.default_guidance,
+            max_text_tokens: info.max_text_tokens,
+            alpha: info.alpha.name(),
+            license: manifest.license,
+            attribution: manifest.attribution,
+        };
+        Ok(Model { pipeline, info, device: self.device })
+    }
+}
+
+/// A model on its device.
+#[wasm_bindgen]
+pub struct Model {
+    pipeline: TextToImage,
+    info: Info,
+    device: ChosenDevice,
+}
+
+#[derive(Serialize)]
+struct Info {
+    name: String,
+    sizes: Vec<[usize; 2]>,
+    styles: Vec<String>,
+    default_steps: usize,
+    default_guidance: f32,
+    max_text_tokens: usize,
+    alpha: &'static str,
+    license: String,
+    attribution: String,
+}
+
+/// A request as JavaScript writes it; see `pkg/src` for what each field means there.
+#[derive(Deserialize)]
+struct JsRequest {
+    prompt: String,
+    #[serde(default)]
+    negative_prompt: String,
+    seed: Option<String>,
+    steps: Option<usize>,
+    guidance: Option<f32>,
+    width: Option<usize>,
+    height: Option<usize>,
+    count: Option<usize>,
+    #[serde(default)]
+    preview: bool,
+    noise: Option<Vec<f32>>,
+    #[serde(default)]
+    raw: bool,
+}
+
+#[derive(Default, Serialize)]
+struct Timings {
+    text_ms: f64,
+    denoise_ms: f64,
+    decode_ms: f64,
+}
+
+#[wasm_bindgen]
+impl Model {
+    pub fn info(&self) -> Thrown<JsValue> {
+        to_js(&self.info)
+    }
+
+    /// `{kind, name, note?}`.
+    pub fn device(&self) -> Thrown<JsValue> {
+        to_js(&self.device.info)
+    }
+
+    /// Compiles the shaders, by drawing one step of a picture that nobody sees. The CPU has none to compile.
+    ///
+    /// # Errors
+    /// `device-lost`, `out-of-memory`.
+    pub async fn warm_up(&self) -> Thrown<()> {
+        if self.device.is_gpu() {
+            let request = Request { prompt: "warm up".to_owned(), steps: Some(1), ..Default::default() };
+            self.pipeline.generate(&request, async |_| Ok(())).await?;
+        }
+        Ok(())
+    }
+
+    /// Draws; `on_step` is called after each step with `{image, count, step, steps, preview?}` and its promise
+    /// awaited: false cancels. Gives `{images, seed, warnings, timings, raw?}`.
+    ///
+    /// # Errors
+    /// `bad-input`, `aborted`, `device-lost`, `out-of-memory`.
+    pub async fn generate(&self, request: JsValue, on_step: Function) -> Thrown<JsValue> {
+        let request: JsRequest = serde_wasm_bindgen::from_value(request)
+            .map_err(|error| Error::bad_input(format!("the request is not valid: {error}")))?;
+        let seed = match request.seed.as_deref() {
+            None => 0,
+            Some(seed) => seed.parse::<u64>().map_err(|_| {
+                Error::bad_input(format!("the seed {seed} is not a whole number from 0 to {}", u64::MAX))
+            })?,
+        };
+        let JsRequest { preview: wants_preview, raw: wants_raw, .. } = request;
+        let request = Request {
+            prompt: request.prompt,
+            negative_prompt: request.negative_prompt,
+            seed,
+            count: request.count,
+            steps: request.steps,
+            guidance: request.guidance,
+            width: request.width,
+            height: request.height,
+            noise: request.noise,
+        };
+        let mut timings = Timings::default();
+        let mut raw = Vec::new();
+        let mut since = js_sys::Date::now();
+        let mut lap = || {
+            let now = js_sys::Date::now();
+            now - std::mem::replace(&mut since, now)
+        };
+        let result = self
+            .pipeline
+            .generate(&request, async |event| {
+                self.device.check_alive()?;
+                match event {
+                    Event::Text { embedding, .. } => {
+                        settle(embedding.hidden.clone()).await?;
+                        timings.text_ms += lap();
+                    }
+                    Event::Start { .. } => timings.decode_ms += lap(),
+                    Event::Step { image, count, step, steps, x_t, preview } => {
+                        settle(x_t.clone()).await?;
+                        let preview = if wants_preview { Some(preview.image().await?) } else { None };
+                        if !tell(&on_step, image, count, step, steps, preview).await? {
+                            return Err(Error::aborted());
+                        }
+                        timings.denoise_ms += lap();
+                    }
+                    Event::Decoded { pixels, .. } => {
+                        if wants_raw {
+                            raw.push(read(pixels.clone()).await?);
+                        }
+                    }
+                }
+                Ok(())
+            })
+            .await;
+        // A lost device shows itself as whatever failed first; its own word is the better explanation.
+        self.device.check_alive()?;
+        let generated = result?;
+        timings.decode_ms += lap();
+
+        let answer = Object::new();
+        let images: js_sys::Array = generated.images.iter().map(image_to_js).collect::<Result<_>>()?;
+        set(&answer, "images", &images)?;
+        set(&answer, "seed", &JsValue::from_str(&seed.to_string()))?;
+        set(&answer, "warnings", &to_js(&generated.warnings)?)?;
+        set(&answer, "timings", &to_js(&timings)?)?;
+        if wants_raw {
+            set(
+                &answer,
+                "raw",
+                &raw.iter().map(|values| Float32Array::from(values.as_slice())).collect::<js_sys::Array>(),
+            )?;
+        }
+        Ok(answer.into())
+    }
+}
+
+/// Waits until the device has computed `tensor`, so that progress and cancelling mean what they say.
+async fn settle<const D: usize>(tensor: Tensor<D>) -> Result<()> {
+    read(tensor).await.map(drop)
+}
+
+/// Calls `on_step` and awaits its answer: whether to go on.
+async fn tell(
+    on_step: &Function,
+    image: usize,
+    count: usize,
+    step: usize,
+    steps: usize,
+    preview: Option<Image>,
+) -> Result<bool> {
+    let event = Object::new();
+    for (key, value) in [("image", image), ("count", count), ("step", step), ("steps", steps)] {
+        set(&event, key, &JsValue::from_f64(value as f64))?;
+    }
+    if let Some(preview) = preview {
+        let preview = image_to_js(&preview)?;
+        set(&event, "preview", &preview)?;
+    }
+    let answer = on_step.call1(&JsValue::NULL, &event).map_err(callback_failed)?;
+    let answer = JsFuture::from(Promise::resolve(&answer)).await.map_err(callback_failed)?;
+    Ok(answer != JsValue::FALSE)
+}
+
+fn callback_failed(error: JsValue) -> Error {
+    Error::bad_input(format!("the step callback failed: {error:?}"))
+}
+
+/// `{width, height, data}`.
+fn image_to_js(image: &Image) -> Result<Object> {
+    let object = Object::new();
+    set(&object, "width", &JsValue::from_f64(image.width as f64))?;
+    set(&object, "height", &JsValue::from_f64(image.height as f64))?;
+    set(&object, "data", &Uint8ClampedArray::from(image.rgba.as_slice()))?;
+    Ok(object)
+}
+
+fn set(object: &Object, key: &str, value: &JsValue) -> Result<()> {
+    Reflect::set(object, &JsValue::from_str(key), value)
+        .map(drop)
+        .map_err(|error| Error::bad_input(format!("{error:?}")))
+}
+
+fn to_js(value: &impl Serialize) -> Thrown<JsValue> {
+    let serializer = serde_wasm_bindgen::Serializer::json_compatible();
+    Ok(value.serialize(&serializer).map_err(|error| Error::bad_model(error.to_string()))?)
+}
+
+/// What a binding returns: an [`Error`] crosses into JavaScript by way of [`JsError`].
+type Thrown<T> = std::result::Result<T, JsError>;
+
+/// An [`Error`] as a JavaScript `Error` with a `code`.
+pub struct JsError(Error);
+
+impl From<Error> for JsError {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<JsError> for JsValue {
+    fn from(JsError(error): JsError) -> Self {
+        let value = js_sys::Error::new(&error.message);
+        // Setting a property of a fresh object cannot fail.
+        let _ = Reflect::set(&value, &JsValue::from_str("code"), &JsValue::from_str(error.code.as_str()));
+        value.into()
+    }
+}

@@ -1,0 +1,14 @@
+//! Bytes -> named tensors on a device. Nothing here knows a model.
+//!
+//! [`safetensors`] and [`bundle`] are the two ways in; both fill a [`Tensors`], from which the rooms
+//! take what they need through [`Params`]. [`config`] reads the JSON beside the weights.
+
+pub mod bundle;
+pub mod config;
+mod dtype;
+mod params;
+pub mod safetensors;
+
+pub use config::{Config, ModelFiles};
+pub use dtype::StoredDtype;
+pub use params::{ParamShape, Params, Tensors, list_params};

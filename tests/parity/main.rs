@@ -1,0 +1,10 @@
+//! Our numbers against the reference implementations' (tests/fixtures, written by tools/reference).
+//! One file per room, then end to end. A missing fixture is a failure.
+
+mod autoencoder;
+mod denoise;
+mod pipeline;
+mod prompt;
+mod stored;
+mod support;
+mod text;

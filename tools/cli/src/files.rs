@@ -1,0 +1,211 @@
+//! Reading models from disk: a diffusers folder or a bundle.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::Device;
+use inkbloom::{
+    Error, Result,
+    pipeline::required_params,
+    weights::{
+        ModelFiles, Tensors,
+        bundle::{Loader, Manifest},
+        config::config_file,
+        safetensors::{self, Entry},
+    },
+};
+use serde_json::Value;
+
+/// A model on disk, its tensors not yet read.
+pub enum Model {
+    Folder(Folder),
+    Bundle { folder: PathBuf, manifest: Manifest },
+}
+
+/// A diffusers folder.
+pub struct Folder {
+    pub files: ModelFiles,
+    /// `component/key` -> where it lies.
+    pub tensors: BTreeMap<String, StoredTensor>,
+}
+
+/// One tensor of a safetensors file.
+pub struct StoredTensor {
+    pub file: PathBuf,
+    pub entry: Entry,
+}
+
+impl StoredTensor {
+    /// # Errors
+    /// `BadModel` where the file cannot be read there, or stores an unknown number format.
+    pub fn read(&self) -> Result<Vec<f32>> {
+        let mut bytes = vec![0; self.entry.end - self.entry.start];
+        let mut file = File::open(&self.file).map_err(|error| unreadable(&self.file, &error))?;
+        file.seek(SeekFrom::Start(self.entry.start as u64))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|error| unreadable(&self.file, &error))?;
+        self.entry.to_f32(&bytes, &self.file.display().to_string())
+    }
+}
+
+/// The components that a pipeline can name, besides its tokenizer.
+const COMPONENTS: [&str; 4] = ["text_encoder", "transformer", "vae", "scheduler"];
+
+/// Names that diffusers and transformers give their weights, without the suffix.
+const WEIGHTS: [&str; 2] = ["diffusion_pytorch_model.safetensors", "model.safetensors"];
+
+/// Opens a model: reads its JSON and the headers of its weights.
+///
+/// # Errors
+/// `BadModel` naming the file that is missing or wrong.
+pub fn open(folder: &Path) -> Result<Model> {
+    if !folder.is_dir() {
+        return Err(Error::bad_model(format!(
+            "there is no folder {}; give a diffusers folder or a bundle",
+            folder.display()
+        )));
+    }
+    let manifest = folder.join("manifest.json");
+    if manifest.is_file() {
+        let manifest = Manifest::parse(&read_text(&manifest)?)?;
+        return Ok(Model::Bundle { folder: folder.to_owned(), manifest });
+    }
+    if !folder.join("model_index.json").is_file() {
+        return Err(Error::bad_model(format!(
+            "{} holds neither model_index.json (a diffusers folder) nor manifest.json (a bundle)",
+            folder.display()
+        )));
+    }
+    let mut model = Folder {
+        files: ModelFiles { model_index: read_json(&folder.join("model_index.json"))?, ..Default::default() },
+        tensors: BTreeMap::new(),
+    };
+    for component in COMPONENTS {
+        if model.files.model_index[component].is_array() {
+            model.read_component(component, &folder.join(component))?;
+        }
+    }
+    model.read_tokenizer("tokenizer", &folder.join("tokenizer"))?;
+    Ok(Model::Folder(model))
+}
+
+impl Folder {
+    /// Reads one component's config and the headers of its weights from `folder`.
+    ///
+    /// # Errors
+    /// `BadModel` naming the file that is missing or wrong.
+    pub fn read_component(&mut self, component: &str, folder: &Path) -> Result<()> {
+        let config = folder.join(Path::new(&config_file(component)).file_name().unwrap_or_default());
+        self.files.configs.insert(component.to_owned(), read_json(&config)?);
+        if component == "scheduler" {
+            return Ok(());
+        }
+        for file in weight_files(folder)? {
+            for entry in read_header(&file)? {
+                self.tensors.insert(format!("{component}/{}", entry.name), StoredTensor { file: file.clone(), entry });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads `tokenizer.json` from `folder`, where there is one.
+    ///
+    /// # Errors
+    /// `BadModel` where it is not JSON.
+    pub fn read_tokenizer(&mut self, component: &str, folder: &Path) -> Result<()> {
+        let file = folder.join("tokenizer.json");
+        if file.is_file() {
+            self.files.tokenizers.insert(component.to_owned(), read_json(&file)?);
+        }
+        Ok(())
+    }
+}
+
+/// The safetensors files of a component: one, or those that an index names.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    for name in WEIGHTS {
+        let single = folder.join(name);
+        if single.is_file() {
+            return Ok(vec![single]);
+        }
+        let index = folder.join(format!("{name}.index.json"));
+        if index.is_file() {
+            let shards = safetensors::shard_files(&read_json(&index)?, &index.display().to_string())?;
+            return Ok(shards.into_iter().map(|shard| folder.join(shard)).collect());
+        }
+    }
+    Err(Error::bad_model(format!("{} holds no weights; expected {} or {}", folder.display(), WEIGHTS[0], WEIGHTS[1])))
+}
+
+fn read_header(path: &Path) -> Result<Vec<Entry>> {
+    let name = path.display().to_string();
+    let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    let length = file.metadata().map_err(|error| unreadable(path, &error))?.len();
+    let mut first = [0; 8];
+    file.read_exact(&mut first).map_err(|error| unreadable(path, &error))?;
+    let mut bytes = vec![0; 8 + safetensors::header_len(first, length, &name)?];
+    file.rewind().and_then(|()| file.read_exact(&mut bytes)).map_err(|error| unreadable(path, &error))?;
+    safetensors::read_header(&bytes, length, &name)
+}
+
+impl Model {
+    pub fn files(&self) -> &ModelFiles {
+        match self {
+            Self::Folder(folder) => &folder.files,
+            Self::Bundle { manifest, .. } => &manifest.files,
+        }
+    }
+
+    /// Reads the weights onto `device`; `progress` is told parts done and parts in all.
+    ///
+    /// # Errors
+    /// `BadModel` or `CorruptWeights` naming the file.
+    pub fn load(self, device: &Device, mut progress: impl FnMut(usize, usize)) -> Result<(ModelFiles, Tensors)> {
+        match self {
+            Self::Folder(folder) => {
+                let tensors = Tensors::new(device);
+                let needed = required_params(&folder.files, device)?;
+                for (i, param) in needed.iter().enumerate() {
+                    // What is missing is named when the model takes its tensors.
+                    if let Some(stored) = folder.tensors.get(&param.name) {
+                        tensors.insert(&param.name, &stored.entry.shape, stored.read()?);
+                    }
+                    progress(i + 1, needed.len());
+                }
+                Ok((folder.files, tensors))
+            }
+            Self::Bundle { folder, manifest } => {
+                manifest.check_params(&required_params(&manifest.files, device)?)?;
+                let paths: Vec<PathBuf> = manifest.shards.iter().map(|shard| folder.join(&shard.file)).collect();
+                let mut loader = Loader::new(manifest, device);
+                for (i, path) in paths.iter().enumerate() {
+                    loader.push(i, &fs::read(path).map_err(|error| unreadable(path, &error))?)?;
+                    progress(i + 1, paths.len());
+                }
+                let (manifest, tensors) = loader.finish()?;
+                Ok((manifest.files, tensors))
+            }
+        }
+    }
+}
+
+/// # Errors
+/// `BadModel` naming the file.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| unreadable(path, &error))
+}
+
+/// # Errors
+/// `BadModel` naming the file.
+pub fn read_json(path: &Path) -> Result<Value> {
+    serde_json::from_str(&read_text(path)?)
+        .map_err(|error| Error::bad_model(format!("{} is not valid JSON: {error}", path.display())))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::bad_model(format!("{} cannot be read: {error}", path.display()))
+}

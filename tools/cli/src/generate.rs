@@ -1,0 +1,152 @@
+//! `inkbloom generate`.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use clap::ValueEnum;
+use inkbloom::{
+    Code, Error, Result,
+    pipeline::{Event, Request, TextToImage, read},
+};
+
+use crate::{
+    dump::{self, Dump},
+    files, png,
+    progress::Progress,
+};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A diffusers folder or a bundle
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// What to draw
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// What to steer away from
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    negative_prompt: String,
+    /// The same seed gives the same picture; picture i of a count has the seed + i
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// How many pictures; with more than one, the files are numbered
+    #[arg(long, value_name = "N")]
+    count: Option<usize>,
+    /// Denoising steps [default: the model's]
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Classifier-free guidance; 1 is none [default: the model's]
+    #[arg(long, value_name = "F")]
+    guidance: Option<f32>,
+    /// In pixels [default: the model's]
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    size: Option<(usize, usize)>,
+    /// Start from the tensor `noise` of this file
+    #[arg(long, value_name = "FILE.safetensors")]
+    noise: Option<PathBuf>,
+    /// Write every intermediate number to this file
+    #[arg(long, value_name = "FILE.safetensors")]
+    dump: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
+    /// Where the picture goes
+    #[arg(long, value_name = "FILE.png")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum DeviceChoice {
+    /// The best there is: in this build, the CPU
+    Auto,
+    Cpu,
+    Gpu,
+}
+
+fn parse_size(text: &str) -> std::result::Result<(usize, usize), String> {
+    let wrong = || format!("\"{text}\" is not a size; write WIDTHxHEIGHT, for example 128x128");
+    let (width, height) = text.split_once('x').ok_or_else(wrong)?;
+    Ok((width.parse().map_err(|_| wrong())?, height.parse().map_err(|_| wrong())?))
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.device == DeviceChoice::Gpu {
+        return Err(Error::new(
+            Code::Unsupported,
+            "this build of the command line draws on the CPU; use --device cpu, or the page for the GPU",
+        ));
+    }
+    if !args.out.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
+        return Err(Error::bad_input(format!("the folder of {} does not exist; make it first", args.out.display())));
+    }
+    let request = Request {
+        prompt: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        seed: args.seed,
+        count: args.count,
+        steps: args.steps,
+        guidance: args.guidance,
+        width: args.size.map(|(width, _)| width),
+        height: args.size.map(|(_, height)| height),
+        noise: args.noise.as_deref().map(|path| dump::read_f32(path, "noise")).transpose()?,
+    };
+    let loading = Progress::new("loading");
+    let (files, tensors) = files::open(&args.model)?.load(&Device::flex(), |done, all| loading.set(done, all))?;
+    let model = TextToImage::load(&files, &tensors)?;
+
+    let drawing = Progress::new("drawing");
+    let mut dump = args.dump.as_ref().map(|_| Dump::default());
+    let generated = pollster::block_on(model.generate(&request, async |event| {
+        if let Event::Step { image, count, step, steps, .. } = &event {
+            drawing.set(image * steps + step, count * steps);
+        }
+        match &mut dump {
+            // One picture is what another implementation is compared with.
+            Some(dump) => note(dump, event).await,
+            None => Ok(()),
+        }
+    }))?;
+    for warning in &generated.warnings {
+        eprintln!("note: {warning}");
+    }
+    let count = generated.images.len();
+    for (i, image) in generated.images.iter().enumerate() {
+        png::write(&numbered(&args.out, i, count), image)?;
+    }
+    match (&args.dump, dump) {
+        (Some(path), Some(dump)) => dump.write(path),
+        _ => Ok(()),
+    }
+}
+
+/// Notes what `--dump` promises, of the first picture.
+async fn note(dump: &mut Dump, event: Event<'_>) -> Result<()> {
+    match event {
+        Event::Text { tokens, embedding } => {
+            dump.i64("input_ids".to_owned(), &[1, tokens.ids.len()], &tokens.ids);
+            let shape = embedding.hidden.dims();
+            dump.f32("text_embedding".to_owned(), &shape, &read(embedding.hidden.clone()).await?);
+        }
+        Event::Start { image: 0, noise, x_t } => {
+            dump.f32("noise".to_owned(), &noise.dims(), &read(noise.clone()).await?);
+            dump.f32("latent.0".to_owned(), &x_t.dims(), &read(x_t.clone()).await?);
+        }
+        Event::Step { image: 0, step, x_t, .. } => {
+            dump.f32(format!("latent.{step}"), &x_t.dims(), &read(x_t.clone()).await?);
+        }
+        Event::Decoded { image: 0, pixels } => {
+            dump.f32("image".to_owned(), &pixels.dims(), &read(pixels.clone()).await?);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `cat.png` for one picture; `cat-0.png`, `cat-1.png`, ... for several.
+fn numbered(path: &Path, i: usize, count: usize) -> PathBuf {
+    if count == 1 {
+        return path.to_owned();
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}-{i}.{extension}"))
+}

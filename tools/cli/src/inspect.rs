@@ -1,0 +1,94 @@
+//! `inkbloom inspect`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use burn::tensor::Device;
+use inkbloom::{Result, pipeline::required_params};
+
+use crate::files::{self, Model};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A diffusers folder or a bundle
+    #[arg(value_name = "DIR")]
+    model: PathBuf,
+}
+
+/// Parameters, stored bytes and formats of one component.
+#[derive(Default)]
+struct Component {
+    parameters: usize,
+    bytes: BTreeMap<String, usize>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let model = files::open(&args.model)?;
+    let files = model.files();
+    let index = &files.model_index;
+    println!("{}", index["_class_name"].as_str().unwrap_or("no pipeline class"));
+    let mut components: BTreeMap<&str, Component> = BTreeMap::new();
+    let mut count = |name: &'_ str, values: usize, dtype: String, bytes: usize| {
+        let component = components.entry(component_name(files, name)).or_default();
+        component.parameters += values;
+        *component.bytes.entry(dtype).or_default() += bytes;
+    };
+    match &model {
+        Model::Folder(folder) => {
+            for (name, stored) in &folder.tensors {
+                let bytes = stored.entry.end - stored.entry.start;
+                count(
+                    name,
+                    stored.entry.shape.iter().product(),
+                    format!("{:?}", stored.entry.dtype).to_lowercase(),
+                    bytes,
+                );
+            }
+        }
+        Model::Bundle { manifest, .. } => {
+            for tensor in &manifest.tensors {
+                let (rows, cols) = tensor.matrix();
+                let bytes = tensor.dtype.byte_len(rows, cols).unwrap_or(0);
+                count(&tensor.name, rows * cols, tensor.dtype.name().to_owned(), bytes);
+            }
+        }
+    }
+    for (name, component) in &components {
+        let class = index[*name][1].as_str().unwrap_or("?");
+        let bytes: Vec<String> =
+            component.bytes.iter().map(|(dtype, bytes)| format!("{dtype} {}", mib(*bytes))).collect();
+        println!(
+            "  {name:14} {class:28} {:>8.2} M parameters  {}",
+            component.parameters as f64 / 1e6,
+            bytes.join(", ")
+        );
+    }
+    println!("  {:14} {}", "scheduler", index["scheduler"][1].as_str().unwrap_or("none"));
+    for key in ["sizes", "styles", "alpha", "max_text_tokens", "default_steps", "default_guidance"] {
+        if !index[key].is_null() {
+            println!("  {key:14} {}", index[key]);
+        }
+    }
+    let needed = required_params(files, &Device::flex())?;
+    let on_device: usize = needed.iter().map(|param| param.shape.iter().product::<usize>() * 4).sum();
+    println!("  on the device  {} of weights, in f32", mib(on_device));
+    let stored = |name: &str| match &model {
+        Model::Folder(folder) => folder.tensors.contains_key(name),
+        Model::Bundle { manifest, .. } => manifest.tensors.iter().any(|tensor| tensor.name == name),
+    };
+    let missing: Vec<&str> = needed.iter().map(|param| param.name.as_str()).filter(|name| !stored(name)).collect();
+    match missing.as_slice() {
+        [] => println!("  complete: every tensor that the configs ask for is there"),
+        [first, ..] => println!("  INCOMPLETE: {} tensors are missing, the first is {first}", missing.len()),
+    }
+    Ok(())
+}
+
+/// The part of `component/key` before the slash, borrowed from the configs, which outlive the loop.
+fn component_name<'a>(files: &'a inkbloom::weights::ModelFiles, name: &str) -> &'a str {
+    let component = name.split('/').next().unwrap_or_default();
+    files.configs.keys().find(|key| *key == component).map_or("?", String::as_str)
+}
+
+fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
+}

@@ -1,0 +1,45 @@
+//! `inkbloom`: generate pictures, convert models to bundles, look into them.
+
+mod convert;
+mod dump;
+mod files;
+mod generate;
+mod inspect;
+mod png;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "inkbloom", version, about = "Text to picture from a diffusers folder or an inkbloom bundle")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Draw a picture
+    Generate(generate::Args),
+    /// Write a diffusers folder as a bundle for the web
+    Convert(convert::Args),
+    /// Say what a model is made of
+    Inspect(inspect::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("inkbloom: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
