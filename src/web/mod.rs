@@ -12,7 +12,7 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     Error, Result,
-    pipeline::{Event, Request, TextToImage, read, required_params},
+    pipeline::{Event, Pipeline, Request, read, required_params},
     values::Image,
     weights::bundle::{self, Manifest},
 };
@@ -70,7 +70,7 @@ impl Loader {
     /// `bad-input` naming a shard that is missing.
     pub async fn finish(self) -> Thrown<Model> {
         let (manifest, tensors) = self.inner.finish()?;
-        let pipeline = TextToImage::load(&manifest.files, &tensors)?;
+        let pipeline = Pipeline::load(&manifest.files, &tensors)?;
         let info = pipeline.info();
         let info = Info {
             name: manifest.name,
@@ -90,7 +90,7 @@ impl Loader {
 /// A model on its device.
 #[wasm_bindgen]
 pub struct Model {
-    pipeline: TextToImage,
+    pipeline: Pipeline,
     info: Info,
     device: ChosenDevice,
 }
@@ -182,6 +182,7 @@ impl Model {
             width: request.width,
             height: request.height,
             noise: request.noise,
+            ..Default::default()
         };
         let mut timings = Timings::default();
         let mut raw = Vec::new();

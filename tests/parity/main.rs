@@ -5,6 +5,8 @@ mod autoencoder;
 mod denoise;
 mod pipeline;
 mod prompt;
+mod schedule;
+mod shapes;
 mod stored;
 mod support;
 mod text;

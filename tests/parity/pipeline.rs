@@ -1,6 +1,9 @@
 use std::path::Path;
 
-use inkbloom::pipeline::{Event, Generated, Request, TextToImage, read};
+use inkbloom::{
+    pipeline::{Event, Generated, Pipeline, Request, read},
+    values::Image,
+};
 
 use crate::support::*;
 
@@ -10,30 +13,51 @@ pub struct Dump {
     pub generated: Generated,
 }
 
-/// The request of a fixture, starting from its noise.
+/// The request of a fixture, on its noise.
 pub fn request(case: &Path, reference: &Values) -> Request {
     let request = json(&case.join("request.json"));
     let number = |key: &str| Some(request[key].as_u64().unwrap() as usize);
+    let drawn = |name: &str| reference.get(name).map(|(_, values)| values.clone());
+    let noise = drawn("noise").unwrap();
+    // Where the reference drew nothing for the encoder, it took the mean.
+    let encode_noise = drawn("encode_noise").unwrap_or_else(|| vec![0.0; noise.len()]);
+    let steps = request["steps"].as_u64().unwrap() as usize;
     Request {
         prompt: request["prompt"].as_str().unwrap().to_owned(),
-        negative_prompt: request["negative_prompt"].as_str().unwrap().to_owned(),
-        steps: number("steps"),
+        negative_prompt: request["negative_prompt"].as_str().unwrap_or_default().to_owned(),
+        steps: Some(steps),
         guidance: Some(request["guidance"].as_f64().unwrap() as f32),
         width: number("width"),
         height: number("height"),
-        noise: Some(reference["noise"].1.clone()),
+        init: request["init"].as_str().map(|name| picture(&case.join(name))),
+        mask: request["mask"].as_str().map(|name| picture(&case.join(name))),
+        strength: request["strength"].as_f64(),
+        step_noise: (0..steps).map_while(|i| drawn(&format!("step_noise.{i}"))).collect(),
+        encode_noise: Some(encode_noise),
+        noise: Some(noise),
         ..Default::default()
     }
 }
 
-pub fn run(model: &TextToImage, request: &Request) -> Dump {
+/// A PNG of any kind as straight RGBA8.
+pub fn picture(path: &Path) -> Image {
+    let picture = image::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).to_rgba8();
+    Image { width: picture.width() as usize, height: picture.height() as usize, rgba: picture.into_raw() }
+}
+
+pub fn run(model: &Pipeline, request: &Request) -> Dump {
     let mut values = Values::new();
     let mut put = |name: String, numbers: Vec<f32>| values.insert(name, (vec![numbers.len()], numbers));
     let generated = pollster::block_on(model.generate(request, async |event| {
         match event {
             Event::Text { tokens, embedding } => {
-                put("input_ids".into(), tokens.ids.iter().map(|id| *id as f32).collect());
+                for (name, tokens) in ["input_ids", "input_ids_2"].into_iter().zip(tokens) {
+                    put(name.into(), tokens.ids.iter().map(|id| *id as f32).collect());
+                }
                 put("text_embedding".into(), read(embedding.hidden.clone()).await?);
+                if let Some(pooled) = &embedding.pooled {
+                    put("pooled_embedding".into(), read(pooled.clone()).await?);
+                }
             }
             Event::Start { noise, x_t, .. } => {
                 put("noise".into(), read(noise.clone()).await?);
@@ -52,18 +76,25 @@ pub fn run(model: &TextToImage, request: &Request) -> Dump {
     Dump { values, generated }
 }
 
-#[test]
-fn end_to_end_every_intermediate_is_the_references() {
-    for case in text_to_image_cases() {
+/// Over a full run.
+const RUN_TOLERANCE: f64 = 5e-4;
+
+/// Every intermediate of every pipeline, but the mask (part of the text), the draws, and the network's first input, which
+/// `latent.0` and the result pin down.
+fn end_to_end(prefix: &str, least: usize) {
+    for case in cases("pipeline", prefix, least) {
         let (files, weights) = load_model(&case);
-        let model = TextToImage::load(&files, &weights).unwrap();
+        let model = Pipeline::load(&files, &weights).unwrap();
         let reference = tensors(&case.join("reference.safetensors"));
         let dump = run(&model, &request(&case, &reference));
-        for name in reference.keys().filter(|name| *name != "attention_mask") {
+        let given = ["attention_mask", "step_noise", "encode_noise", "model_input"];
+        for name in reference.keys().filter(|name| !given.iter().any(|given| name.starts_with(given))) {
             let (_, ours) =
                 dump.values.get(name).unwrap_or_else(|| panic!("{}: we do not give `{name}`", case.display()));
-            assert_close(&case, name, ours, &reference, TOLERANCE);
+            assert_close(&case, name, ours, &reference, RUN_TOLERANCE);
         }
+        let latents = |values: &Values| values.keys().filter(|name| name.starts_with("latent.")).count();
+        assert_eq!(latents(&dump.values), latents(&reference), "{}", case.display());
         let size = json(&case.join("request.json"));
         assert_eq!(dump.generated.images[0].width as u64, size["width"].as_u64().unwrap());
         assert_eq!(dump.generated.images[0].height as u64, size["height"].as_u64().unwrap());
@@ -71,9 +102,31 @@ fn end_to_end_every_intermediate_is_the_references() {
 }
 
 #[test]
+fn inkbloom_end_to_end_every_intermediate_is_the_references() {
+    end_to_end("sticker_", 5);
+}
+
+#[test]
+fn stable_diffusion_end_to_end_every_intermediate_is_the_references() {
+    end_to_end("sd15_", 6);
+    end_to_end("sd21_", 1);
+    end_to_end("sd_turbo", 1);
+}
+
+#[test]
+fn stable_diffusion_xl_end_to_end_every_intermediate_is_the_references() {
+    end_to_end("sdxl_", 2);
+}
+
+#[test]
+fn pixart_end_to_end_every_intermediate_is_the_references() {
+    end_to_end("pixart_", 1);
+}
+
+#[test]
 fn the_same_seed_draws_the_same_bytes_and_another_seed_does_not() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
-    let model = TextToImage::load(&files, &weights).unwrap();
+    let model = Pipeline::load(&files, &weights).unwrap();
     let draw = |seed, count| {
         run(
             &model,
@@ -91,7 +144,7 @@ fn the_same_seed_draws_the_same_bytes_and_another_seed_does_not() {
 #[test]
 fn an_error_from_the_observer_ends_the_drawing() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
-    let model = TextToImage::load(&files, &weights).unwrap();
+    let model = Pipeline::load(&files, &weights).unwrap();
     let mut steps = 0;
     let request = Request { prompt: "a red apple".into(), steps: Some(9), ..Default::default() };
     let result = pollster::block_on(model.generate(&request, async |event| {
@@ -110,7 +163,7 @@ fn an_error_from_the_observer_ends_the_drawing() {
 #[test]
 fn a_preview_is_half_the_size() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
-    let model = TextToImage::load(&files, &weights).unwrap();
+    let model = Pipeline::load(&files, &weights).unwrap();
     let request = Request { prompt: "a red apple".into(), steps: Some(2), ..Default::default() };
     let mut previews = Vec::new();
     pollster::block_on(model.generate(&request, async |event| {
@@ -126,7 +179,7 @@ fn a_preview_is_half_the_size() {
 #[test]
 fn bad_requests_are_refused_in_words() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
-    let model = TextToImage::load(&files, &weights).unwrap();
+    let model = Pipeline::load(&files, &weights).unwrap();
     let good = || Request { prompt: "a red apple".into(), ..Default::default() };
     let refused: [(Request, &str); 11] = [
         (Request { prompt: "  \n".into(), ..good() }, "empty"),
