@@ -85,7 +85,10 @@ pub fn open(folder: &Path) -> Result<Model> {
         tensors: BTreeMap::new(),
     };
     for component in COMPONENTS {
-        if model.files.model_index[component].is_array() {
+        // A text encoder may lie elsewhere: `convert --text-encoder`.
+        if model.files.model_index[component].is_array()
+            && (component != "text_encoder" || folder.join(component).is_dir())
+        {
             model.read_component(component, &folder.join(component))?;
         }
     }
