@@ -66,7 +66,7 @@ fn load(manifest: Manifest, bytes: &[Vec<u8>]) -> TextToImage {
 
 /// Peak signal to noise over pixel tensors, in dB; their values span -1..1. (In straight RGBA8 the colour of
 /// nearly transparent pixels would drown everything else.)
-fn psnr(a: &[f32], b: &[f32]) -> f64 {
+pub fn psnr(a: &[f32], b: &[f32]) -> f64 {
     let square = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / a.len() as f64;
     10.0 * (4.0 / square.max(1e-12)).log10()
 }
