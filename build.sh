@@ -224,6 +224,9 @@ cmd_test() {
   for case in sticker_tiny sticker_straight sticker_kl_wide; do
     inkbloom convert --from "tests/fixtures/pipeline/$case" --to "$bundles/$case" --dtype f32 >/dev/null 2>&1
   done
+  # What the browser must draw from the same seed.
+  inkbloom generate --model "$bundles/sticker_tiny" --prompt "3d emoji of a red apple" --steps 2 --seed 7 \
+    --dump "$bundles/sticker_tiny/seed-7.safetensors" --out "$bundles/sticker_tiny/seed-7.png" 2>/dev/null
   INKBLOOM_TEST_BUNDLES="$bundles" node --test --test-concurrency=1 --test-reporter=spec tests/web/*.test.mjs
 }
 

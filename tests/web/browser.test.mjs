@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { launch } from './support/browser.js';
-import { publish, readBundle, readReference, relativeError, splitBundle } from './support/bundles.js';
+import { publish, readBundle, readNative, readReference, relativeError, splitBundle } from './support/bundles.js';
 import { openLab, order, startLab } from './support/lab.js';
 import { cutAfter } from './support/site.js';
 
@@ -88,6 +88,14 @@ for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
         assert.ok(error <= PARITY, `relative error ${error}`);
       });
     }
+
+    it('draws from a seed what native code draws from it', async (context) => {
+      const [report] = await draw({ model: TINY, drawings: [{ ...APPLE, steps: 2, seed: 7, raw: true }] });
+      assert.equal(report.error, undefined);
+      const error = relativeError(report.raw[0], readNative('sticker_tiny'));
+      context.diagnostic(`relative error ${error.toExponential(1)}`);
+      assert.ok(error <= PARITY, `relative error ${error}`);
+    });
 
     it('draws the same bytes for the same seed and others for another', async () => {
       const [first, again, other, several] = await draw({
