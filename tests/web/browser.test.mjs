@@ -5,6 +5,7 @@ import { launch } from './support/browser.js';
 import { publish, readBundle, readNative, readReference, relativeError, splitBundle } from './support/bundles.js';
 import { openLab, order, startLab } from './support/lab.js';
 import { cutAfter } from './support/site.js';
+import { longestTask } from './support/trace.js';
 
 const TINY = '/bundles/sticker_tiny/';
 const APPLE = { prompt: '3d emoji of a red apple' };
@@ -181,16 +182,23 @@ describe('loading', () => {
     assert.deepEqual(models.afterDelete, []);
   });
 
-  it('keeps the main thread free', async () => {
-    await page.evaluate(() => {
-      const tasks = /** @type {number[]} */ ([]);
-      Object.assign(globalThis, { longTasks: tasks });
-      new PerformanceObserver((list) => tasks.push(...list.getEntries().map(({ duration }) => duration))).observe({ type: 'longtask', buffered: true });
+  it('keeps the main thread free', async (context) => {
+    const longest = await longestTask(browser, page, async () => {
+      const [{ error }] = await order(page, { model: TINY, drawings: [{ ...APPLE, steps: 8 }] });
+      assert.equal(error, undefined);
     });
-    const [{ error }] = await order(page, { model: TINY, drawings: [{ ...APPLE, steps: 8 }] });
-    assert.equal(error, undefined);
-    const long = await page.evaluate(() => /** @type {{ longTasks: number[] }} */ (/** @type {unknown} */ (globalThis)).longTasks);
-    assert.deepEqual(long, [], 'tasks of 50 ms or more on the main thread');
+    context.diagnostic(`longest task ${longest.toFixed(0)} ms`);
+    assert.ok(longest < 50, `a task of ${longest} ms on the main thread`);
+  });
+
+  it('would be caught keeping the main thread busy', async () => {
+    const longest = await longestTask(browser, page, () => page.evaluate(() => {
+      new Worker('/pkg/worker.js', { type: 'module' });
+      // Long enough to have 50 ms of a shared processor, whoever else wants it.
+      const end = performance.now() + 600;
+      while (performance.now() < end);
+    }));
+    assert.ok(longest > 50, `a busy loop was seen as ${longest} ms`);
   });
 
   it('resumes at the next visit after a download was cut', async () => {

@@ -5,6 +5,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { launch } from './support/browser.js';
 import { startLab } from './support/lab.js';
+import { longestTask } from './support/trace.js';
 
 const DEFAULT_MODEL = fileURLToPath(new URL('../../www/models/sticker/manifest.json', import.meta.url));
 const TINY = 'model=/bundles/sticker_tiny/&device=cpu';
@@ -198,22 +199,16 @@ describe('the page', () => {
     await page.getByText('The model was removed from this browser.').waitFor();
   });
 
-  it('fits a phone and has no task of 50 ms on the main thread while it draws', async () => {
+  it('fits a phone and keeps its main thread free from the first look to the picture', async (test) => {
     await page.setViewportSize({ width: 360, height: 740 });
-    await page.goto(`${site.url}?${TINY}`);
-    await page.getByLabel('3d emoji', { exact: true }).waitFor(PATIENCE);
-    await page.evaluate(() => {
-      const tasks = /** @type {number[]} */ ([]);
-      Object.assign(globalThis, { longTasks: tasks });
-      new PerformanceObserver((list) => tasks.push(...list.getEntries().map(({ duration }) => duration))).observe({ type: 'longtask' });
+    const longest = await longestTask(browser, page, async () => {
+      await page.goto(`${site.url}?${TINY}`);
+      await draw('a heart');
+      await page.getByRole('link', { name: 'Save sticker' }).waitFor();
+      await page.getByText('Advanced').click();
     });
-    await draw('a heart');
-    await page.getByText('Advanced').click();
-    const { width, longTasks } = await page.evaluate(() => ({
-      width: document.documentElement.scrollWidth,
-      longTasks: /** @type {{ longTasks: number[] }} */ (/** @type {unknown} */ (globalThis)).longTasks,
-    }));
-    assert.equal(width, 360);
-    assert.deepEqual(longTasks, []);
+    test.diagnostic(`longest task ${longest.toFixed(0)} ms`);
+    assert.ok(longest < 50, `a task of ${longest} ms on the main thread`);
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
   });
 });
