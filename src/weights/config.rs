@@ -60,6 +60,13 @@ pub fn config_file(component: &str) -> String {
     }
 }
 
+/// Larger than any size in a real config; what is above it is a mistake, and would not fit 32 bits when multiplied.
+const LARGEST: u64 = 1 << 24;
+
+fn whole(value: &Value) -> Option<usize> {
+    value.as_u64().filter(|value| *value <= LARGEST).map(|value| value as usize)
+}
+
 /// One JSON object, named after its file for error messages.
 pub struct Config<'a> {
     file: String,
@@ -108,7 +115,7 @@ impl<'a> Config<'a> {
     }
 
     pub fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
-        self.get_with(key, "a whole number", |v| v.as_u64().map(|v| v as usize))
+        self.get_with(key, "a whole number of at most 16777216", whole)
     }
 
     pub fn usize(&self, key: &str, default: usize) -> Result<usize> {
@@ -153,7 +160,7 @@ impl<'a> Config<'a> {
     }
 
     pub fn opt_usizes(&self, key: &str) -> Result<Option<Vec<usize>>> {
-        self.opt_list(key, "a list of whole numbers", |v| v.as_u64().map(|v| v as usize))
+        self.opt_list(key, "a list of whole numbers", whole)
     }
 
     /// A list of whole numbers of at least 1 each.
@@ -177,7 +184,7 @@ impl<'a> Config<'a> {
     pub fn opt_pairs(&self, key: &str) -> Result<Option<Vec<[usize; 2]>>> {
         self.opt_list(key, "a list of pairs of whole numbers", |v| {
             let pair = v.as_array().filter(|pair| pair.len() == 2)?;
-            Some([pair[0].as_u64()? as usize, pair[1].as_u64()? as usize])
+            Some([whole(&pair[0])?, whole(&pair[1])?])
         })
     }
 
@@ -236,7 +243,8 @@ mod tests {
 
     #[test]
     fn errors_name_file_key_and_value() {
-        let value = json!({"num_layers": "two", "extra": 1, "zero": 0, "_class_name": "X", "absent": null});
+        let value =
+            json!({"num_layers": "two", "extra": 1, "zero": 0, "huge": 1u64 << 40, "_class_name": "X", "absent": null});
         let config = Config::new("vae/config.json", &value).unwrap();
         let message = config.usize("num_layers", 1).unwrap_err().message;
         assert!(
@@ -245,6 +253,7 @@ mod tests {
         );
         assert!(config.count("zero", 1).is_err());
         assert_eq!(config.usize("absent", 7).unwrap(), 7);
+        assert!(config.usize("huge", 1).is_err());
         let message = config.finish().unwrap_err().message;
         assert!(message.contains("`extra`"), "{message}");
         config.ignore(&["extra"]);

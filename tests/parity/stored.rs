@@ -144,6 +144,7 @@ fn a_bad_manifest_is_refused_with_the_culprits_name() {
     refused(&|m| m["tensors"][3]["parts"][0]["shard"] = 9.into(), &name);
     refused(&|m| m["tensors"][3]["parts"][0]["rows"] = 1.into(), &name);
     refused(&|m| m["tensors"][3]["shape"] = serde_json::json!([u64::MAX, 3]), &name);
+    refused(&|m| m["tensors"][3]["shape"] = serde_json::json!([0, 3]), &name);
     refused(&|m| m["tensors"][3]["dtype"] = "q5".into(), "q5");
     refused(&|m| m["tensors"][3]["name"] = m["tensors"][2]["name"].clone(), "twice");
     refused(&|m| m["shards"][0]["size"] = (17u64 << 20).into(), "all-000.bin");
