@@ -402,7 +402,8 @@ function showError(error) {
     say('Stopped. What was downloaded whole is kept; press Draw to go on.');
     return;
   }
-  ui.troubleText.textContent = error instanceof Error ? error.message : String(error);
+  // The package writes for programmers, who know `names` by their ticks.
+  ui.troubleText.textContent = (error instanceof Error ? error.message : String(error)).replace(/`([^`]+)`/g, '“$1”');
   ui.trouble.dataset.code = error instanceof InkbloomError ? error.code : 'unknown';
   ui.trouble.hidden = false;
 }

@@ -172,7 +172,7 @@ describe('the page', () => {
     await page.getByLabel('Steps').fill('0');
     await page.getByLabel('What shall I draw?').fill('a heart');
     await page.keyboard.press('Enter');
-    await page.getByRole('alert').getByText('`steps` must be a whole number of at least 1, not 0.').waitFor(PATIENCE);
+    await page.getByRole('alert').getByText('“steps” must be a whole number of at least 1, not 0.').waitFor(PATIENCE);
     await page.getByLabel('Steps').fill('2');
     await page.getByRole('button', { name: 'Try again' }).click();
     await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
