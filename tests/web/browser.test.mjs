@@ -364,6 +364,15 @@ describe('workers', () => {
     assert.match(error?.message ?? '', /worker/);
   });
 
+  it('take the wasm from where they are told', async () => {
+    const [{ error }] = await order(page, { model: TINY, wasmUrl: '/elsewhere/inkbloom_bg.wasm' });
+    assert.equal(error, undefined);
+    assert.deepEqual(site.asked.filter((path) => path.endsWith('.wasm')), ['/elsewhere/inkbloom_bg.wasm']);
+    const [{ error: missing }] = await order(page, { model: TINY, wasmUrl: '/elsewhere/nowhere.wasm' });
+    assert.equal(missing?.code, 'download-failed');
+    assert.match(missing?.message ?? '', /elsewhere\/nowhere\.wasm .*HTTP 404/);
+  });
+
   it('of another origin are told', async () => {
     const [{ error }] = await order(page, { model: TINY, workerUrl: 'https://example.org/worker.js' });
     assert.equal(error?.code, 'unsupported');

@@ -199,6 +199,19 @@ describe('the page', () => {
     await page.getByText('The model was removed from this browser.').waitFor();
   });
 
+  it('works in a folder of a site, also without a network', async () => {
+    await page.goto(`${site.url}art/?${TINY}`);
+    await draw('a heart');
+    await page.evaluate(async () => (await navigator.serviceWorker.ready).active);
+    await site.goOffline();
+    try {
+      await page.reload();
+      await draw('a heart');
+    } finally {
+      await site.comeBack();
+    }
+  });
+
   it('fits a phone and keeps its main thread free from the first look to the picture', async (test) => {
     await page.setViewportSize({ width: 360, height: 740 });
     const longest = await longestTask(browser, page, async () => {
