@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { launch } from './support/browser.js';
 import { publish, readBundle, readNative, readReference, relativeError, splitBundle } from './support/bundles.js';
+import { assertHonest } from './support/honesty.js';
 import { openLab, order, startLab } from './support/lab.js';
 import { cutAfter } from './support/site.js';
 import { longestTask } from './support/trace.js';
@@ -36,18 +37,6 @@ afterEach(async () => {
   site.asked = [];
   await page.context().close();
 });
-
-/** @param {import('./support/lab.js').Report['progress']} progress */
-function assertHonest(progress) {
-  const told = progress.flatMap((event) => (event.phase === 'download' ? [event] : []));
-  assert.ok(told.length > 0, 'no download was told');
-  told.reduce((before, { loaded }) => {
-    assert.ok(loaded >= before, `${loaded} came after ${before}`);
-    return loaded;
-  }, 0);
-  assert.equal(told.at(-1)?.loaded, told.at(-1)?.total);
-  assert.equal(progress.at(-1)?.phase, 'ready');
-}
 
 /** A terminated worker is gone a moment later. */
 async function noWorkers() {
