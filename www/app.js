@@ -142,10 +142,11 @@ async function showStorage(ink) {
   forget.className = 'link';
   forget.textContent = 'Remove it';
   forget.addEventListener('click', async () => {
-    await Inkbloom.models.clear();
+    await Inkbloom.models.delete(MODEL);
     ui.storageLine.textContent = 'The model was removed from this browser. It is downloaded again at the next visit.';
   });
-  ui.storageLine.replaceChildren(`The model (${megabytes.toFixed(1)} MB) is kept in this browser, so this page also works offline. `, forget);
+  const offline = 'serviceWorker' in navigator ? ', so this page also works offline' : '';
+  ui.storageLine.replaceChildren(`The model (${megabytes.toFixed(1)} MB) is kept in this browser${offline}. `, forget);
 }
 
 /** @param {string[]} styles */

@@ -470,6 +470,15 @@ describe('a lost GPU', () => {
   });
 });
 
+describe('a GPU in software only', () => {
+  it('is passed over by auto, which says so: the CPU is many times faster', async () => {
+    const [report] = await order(page, { model: TINY, device: 'auto', drawings: [APPLE] });
+    assert.equal(report.error, undefined);
+    assert.equal(report.device?.kind, 'cpu');
+    assert.match(report.device?.note ?? '', /software/);
+  });
+});
+
 describe('without WebGPU', () => {
   /** @type {import('playwright-core').Browser} */
   let plain;
