@@ -42,6 +42,10 @@ await build({ ...common, entryPoints: [source('worker.js')], alias: { 'inkbloom-
 await build({ ...common, entryPoints: [source('element.js')], external: ['./index.js'] });
 await copyFile(path.join(wasm, 'inkbloom_bg.wasm'), path.join(out, 'inkbloom_bg.wasm'));
 
+// Who copies dist/ copies these works too, and their licences ask to come along.
+await copyFile(path.join(here, 'node_modules', 'idb', 'LICENSE'), path.join(out, 'LICENSE-idb'));
+for (const name of ['LICENSE-MIT', 'LICENSE-APACHE']) await copyFile(path.join(here, '..', name), path.join(out, name));
+
 const tsc = createRequire(import.meta.url).resolve('typescript/package.json');
 execFileSync(process.execPath, [path.join(path.dirname(tsc), 'bin', 'tsc'), '-p', here, '--emitDeclarationOnly', '--noEmit', 'false', '--outDir', out], { stdio: 'inherit' });
 // tsc copies no hand-written declarations, yet the public types mention these.

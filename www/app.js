@@ -49,7 +49,8 @@ const ui = {
   stickers: byId('stickers', HTMLUListElement),
   deviceLine: byId('device-line', HTMLParagraphElement),
   storageLine: byId('storage-line', HTMLParagraphElement),
-  creditLine: byId('credit-line', HTMLParagraphElement),
+  credits: byId('credits', HTMLDetailsElement),
+  creditText: byId('credit-text', HTMLParagraphElement),
 };
 
 const progress = new ProgressView(byId('progress', HTMLElement), byId('progress-text', HTMLParagraphElement));
@@ -123,8 +124,8 @@ function showModel(ink) {
     note && `${note[0].toUpperCase()}${note.slice(1)}.`,
     'Nothing you type leaves this device.',
   ].filter(Boolean).join(' ');
-  ui.creditLine.textContent = [attribution, license && `Licence of the model: ${license}.`].filter(Boolean).join(' ');
-  ui.creditLine.hidden = ui.creditLine.textContent === '';
+  ui.creditText.textContent = [attribution, license && `Licence: ${license}`].filter(Boolean).join('\n');
+  ui.credits.hidden = ui.creditText.textContent === '';
   showStorage(ink);
 }
 
@@ -141,10 +142,11 @@ async function showStorage(ink) {
   forget.className = 'link';
   forget.textContent = 'Remove it';
   forget.addEventListener('click', async () => {
-    await Inkbloom.models.clear();
+    await Inkbloom.models.delete(MODEL);
     ui.storageLine.textContent = 'The model was removed from this browser. It is downloaded again at the next visit.';
   });
-  ui.storageLine.replaceChildren(`The model (${megabytes.toFixed(1)} MB) is kept in this browser, so this page also works offline. `, forget);
+  const offline = 'serviceWorker' in navigator ? ', so this page also works offline' : '';
+  ui.storageLine.replaceChildren(`The model (${megabytes.toFixed(1)} MB) is kept in this browser${offline}. `, forget);
 }
 
 /** @param {string[]} styles */
@@ -205,11 +207,11 @@ async function draw() {
       ...(images.length > 1 && { note: `${index + 1} of ${images.length}` }),
     }));
     for (const sticker of stickers) addToGallery(sticker);
-    await show(stickers[0]);
+    show(stickers[0]);
     say([`Drawn in ${(timings.totalMs / 1000).toFixed(1)} s.`, ...warnings].join(' '));
     persistOnce(ink);
   } catch (error) {
-    if (shown) await show(shown);
+    if (shown) show(shown);
     else ui.sheet.dataset.state = 'empty';
     showError(error);
   } finally {
@@ -268,7 +270,7 @@ function showPreview(preview, prompt) {
 }
 
 /** @param {import('./sticker.js').Sticker} sticker */
-async function show(sticker) {
+function show(sticker) {
   shown = sticker;
   const words = withStyle(sticker.style, sticker.prompt);
   paint(ui.canvas, sticker.image);
@@ -283,6 +285,11 @@ async function show(sticker) {
   for (const button of ui.stickers.querySelectorAll('button')) {
     button.ariaCurrent = String(button === stickerButtons.get(sticker));
   }
+  offerFiles(sticker);
+}
+
+/** @param {import('./sticker.js').Sticker} sticker */
+async function offerFiles(sticker) {
   files = cutOut(sticker.image);
   const { png, sticker: cut } = await files;
   if (shown !== sticker) return;
@@ -396,7 +403,8 @@ function showError(error) {
     say('Stopped. What was downloaded whole is kept; press Draw to go on.');
     return;
   }
-  ui.troubleText.textContent = error instanceof Error ? error.message : String(error);
+  // The package writes for programmers, who know `names` by their ticks.
+  ui.troubleText.textContent = (error instanceof Error ? error.message : String(error)).replace(/`([^`]+)`/g, '“$1”');
   ui.trouble.dataset.code = error instanceof InkbloomError ? error.code : 'unknown';
   ui.trouble.hidden = false;
 }

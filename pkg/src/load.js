@@ -1,4 +1,4 @@
-import { DownloadFailed, PATIENCE, downloadBytes, downloadText } from './download.js';
+import { DownloadFailed, downloadBytes, downloadText } from './download.js';
 import { InkbloomError } from './errors.js';
 import { Store } from './store.js';
 
@@ -33,6 +33,9 @@ import { Store } from './store.js';
  *
  * @typedef {{ bytes: Uint8Array, stored: boolean }} Part one shard's bytes, and whether they came from the store
  */
+
+/** How long to ask for a newer manifest when the stored one would do: a visitor on a bad line is waiting. */
+const WITH_A_MODEL_IN_STORE = { attempts: 1, backoffMs: 0, stallMs: 5000 };
 
 /** Storage that may be refused at any time: from then on the load goes on without it. */
 class Shelf {
@@ -189,8 +192,7 @@ async function findManifest({ address, patience }, shelf) {
   try {
     return await downloadText(address.manifestUrl, {
       cache: 'no-cache',
-      // With a model in store there is nothing to wait for.
-      patience: stored === undefined ? patience : { ...(patience ?? PATIENCE), attempts: 1 },
+      patience: stored === undefined ? patience : WITH_A_MODEL_IN_STORE,
     });
   } catch (error) {
     if (stored !== undefined && error instanceof DownloadFailed && error.unreachable) return stored;

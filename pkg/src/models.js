@@ -1,5 +1,5 @@
 import { resolveModel } from './model-url.js';
-import { Store } from './store.js';
+import { withStore } from './store.js';
 
 /**
  * A model stored in this browser.
@@ -9,20 +9,6 @@ import { Store } from './store.js';
  * @property {number} bytes stored so far
  * @property {boolean} complete whether it can be loaded without a network
  */
-
-/**
- * @template T
- * @param {(store: Store) => Promise<T>} action
- * @returns {Promise<T>}
- */
-async function withStore(action) {
-  const store = await Store.open();
-  try {
-    return await action(store);
-  } finally {
-    store.close();
-  }
-}
 
 /**
  * The models that are stored in this browser for this site. Every method rejects with the code `quota` where the

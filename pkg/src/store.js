@@ -160,6 +160,22 @@ export class Store {
 }
 
 /**
+ * Opens the store for one action.
+ *
+ * @template T
+ * @param {(store: Store) => Promise<T>} action
+ * @returns {Promise<T>}
+ */
+export async function withStore(action) {
+  const store = await Store.open();
+  try {
+    return await action(store);
+  } finally {
+    store.close();
+  }
+}
+
+/**
  * `async` because a browser may also refuse by throwing at once, even at the mention of `indexedDB`.
  *
  * @returns {Promise<import('idb').IDBPDatabase<Schema>>}

@@ -257,7 +257,7 @@ impl AutoencoderDc {
             let up = (i + 1 < n)
                 .then(|| Up::load(&params.at("0"), config.decoder[i + 1].channels, stage.channels, true, config));
             let up = up.transpose()?;
-            Ok((blocks(&params, usize::from(i + 1 < n), stage).map(|blocks| (up, blocks)))?)
+            Ok((up, blocks(&params, usize::from(i + 1 < n), stage)?))
         });
         Ok(Self {
             encoder_in,

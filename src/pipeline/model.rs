@@ -64,9 +64,10 @@ impl Pipeline {
             if family == Family::Inkbloom { defaults.max_text_tokens } else { max.min(defaults.max_text_tokens) }
         });
         let max_text_tokens = index.count("max_text_tokens", max_text_tokens)?;
-        let text = TextStage::load(files, tensors, family, max_text_tokens)?;
-        let (denoiser, network) = load_denoiser(files, tensors, family)?;
+        // This is the order of a bundle's shards, too.
         let autoencoder = Autoencoder::load(&tensors.params("vae/"), files)?;
+        let (denoiser, network) = load_denoiser(files, tensors, family)?;
+        let text = TextStage::load(files, tensors, family, max_text_tokens)?;
         let shape = autoencoder.shape();
         let latent = shape.latent_channels;
         let repaints = network.in_channels == 2 * latent + 1;

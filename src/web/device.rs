@@ -54,15 +54,15 @@ thread_local! {
     static GPU: RefCell<Option<ChosenDevice>> = const { RefCell::new(None) };
 }
 
-/// `"auto"` tries WebGPU and then the CPU, and says so in the note; `"gpu"` and `"cpu"` are taken at their word.
+/// `"auto"` tries WebGPU on real hardware and then the CPU, and says so in the note; `"gpu"` and `"cpu"` are taken at their word.
 ///
 /// # Errors
 /// `bad-input` for another word; `unsupported` where `"gpu"` is not to be had.
 pub async fn choose(wish: &str) -> Result<ChosenDevice> {
     match wish {
         "cpu" => Ok(cpu(None)),
-        "gpu" => gpu().await,
-        "auto" => Ok(match gpu().await {
+        "gpu" => gpu(false).await,
+        "auto" => Ok(match gpu(true).await {
             Ok(device) => device,
             Err(error) => cpu(Some(format!("{}; drawing on the CPU instead", error.message))),
         }),
@@ -77,13 +77,17 @@ fn cpu(note: Option<String>) -> ChosenDevice {
     ChosenDevice { device: Device::flex(), info, lost: Arc::default() }
 }
 
-async fn gpu() -> Result<ChosenDevice> {
+/// `only_hardware` refuses an adapter that computes on the CPU after all, where our own CPU device is far faster.
+async fn gpu(only_hardware: bool) -> Result<ChosenDevice> {
     if let Some(device) = GPU.with_borrow(Clone::clone) {
         device.check_alive()?;
         return Ok(device);
     }
     let unsupported = |message: String| Error::new(Code::Unsupported, message);
-    let name = adapter_name().await.map_err(unsupported)?;
+    let (name, software) = adapter().await.map_err(unsupported)?;
+    if only_hardware && software {
+        return Err(unsupported(format!("WebGPU offers only a software adapter ({name})")));
+    }
     let (device, setup) = Device::wgpu_options()
         .init_with_setup_async()
         .await
@@ -101,11 +105,11 @@ async fn gpu() -> Result<ChosenDevice> {
 }
 
 /// Asks the browser itself for an adapter: it names the GPU better than wgpu does, and a plain "no" is
-/// better than a failed initialisation.
+/// better than a failed initialisation. Gives the name and whether the adapter is a software one.
 ///
 /// # Errors
 /// Why there is no WebGPU, in words.
-async fn adapter_name() -> std::result::Result<String, String> {
+async fn adapter() -> std::result::Result<(String, bool), String> {
     let global: JsValue = js_sys::global().into();
     let get = |object: &JsValue, key: &str| Reflect::get(object, &key.into()).unwrap_or(JsValue::UNDEFINED);
     let gpu = get(&get(&global, "navigator"), "gpu");
@@ -126,5 +130,7 @@ async fn adapter_name() -> std::result::Result<String, String> {
         .filter_map(|key| get(&info, key).as_string())
         .filter(|word| !word.is_empty())
         .collect();
-    Ok(if words.is_empty() { "GPU".to_owned() } else { words.join(" ") })
+    let software = get(&info, "isFallbackAdapter").is_truthy() || words.iter().any(|word| word == "swiftshader");
+    let name = if words.is_empty() { "GPU".to_owned() } else { words.join(" ") };
+    Ok((name, software))
 }

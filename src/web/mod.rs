@@ -120,11 +120,35 @@ struct JsRequest {
     width: Option<usize>,
     height: Option<usize>,
     count: Option<usize>,
+    scheduler: Option<String>,
+    init: Option<JsImage>,
+    strength: Option<f64>,
+    mask: Option<JsImage>,
     #[serde(default)]
     preview: bool,
     noise: Option<Vec<f32>>,
     #[serde(default)]
     raw: bool,
+}
+
+/// An `ImageData`, or what looks like one: straight RGBA8.
+#[derive(Deserialize)]
+struct JsImage {
+    width: usize,
+    height: usize,
+    data: Vec<u8>,
+}
+
+impl JsImage {
+    fn read(self, name: &str) -> Result<Image> {
+        let JsImage { width, height, data: rgba } = self;
+        if width.checked_mul(height).and_then(|n| n.checked_mul(4)) != Some(rgba.len()) {
+            return Err(Error::bad_input(format!(
+                "`{name}` must hold four bytes for each of its {width} x {height} pixels"
+            )));
+        }
+        Ok(Image { width, height, rgba })
+    }
 }
 
 #[derive(Default, Serialize)]
@@ -181,6 +205,10 @@ impl Model {
             guidance: request.guidance,
             width: request.width,
             height: request.height,
+            scheduler: request.scheduler,
+            init: request.init.map(|init| init.read("init")).transpose()?,
+            strength: request.strength,
+            mask: request.mask.map(|mask| mask.read("mask")).transpose()?,
             noise: request.noise,
             ..Default::default()
         };

@@ -136,7 +136,8 @@ impl Manifest {
                     tensor.shape
                 ))
             };
-            tensor.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).ok_or_else(overflow)?;
+            let values = tensor.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+            values.filter(|values| *values > 0).ok_or_else(overflow)?;
             let (rows, cols) = tensor.matrix();
             let mut sum = 0usize;
             for part in &tensor.parts {

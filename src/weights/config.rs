@@ -101,6 +101,13 @@ pub fn parse_json(text: &str, file: &str) -> Result<Value> {
     parse(&pieces.join("\""))
 }
 
+/// Larger than any size in a real config; what is above it is a mistake, and would not fit 32 bits when multiplied.
+const LARGEST: u64 = 1 << 24;
+
+fn whole(value: &Value) -> Option<usize> {
+    value.as_u64().filter(|value| *value <= LARGEST).map(|value| value as usize)
+}
+
 /// One JSON object, named after its file for error messages.
 pub struct Config<'a> {
     file: String,
@@ -149,7 +156,7 @@ impl<'a> Config<'a> {
     }
 
     pub fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
-        self.get_with(key, "a whole number", |v| v.as_u64().map(|v| v as usize))
+        self.get_with(key, "a whole number of at most 16777216", whole)
     }
 
     pub fn usize(&self, key: &str, default: usize) -> Result<usize> {
@@ -194,7 +201,7 @@ impl<'a> Config<'a> {
     }
 
     pub fn opt_usizes(&self, key: &str) -> Result<Option<Vec<usize>>> {
-        self.opt_list(key, "a list of whole numbers", |v| v.as_u64().map(|v| v as usize))
+        self.opt_list(key, "a list of whole numbers", whole)
     }
 
     /// A list of whole numbers of at least 1 each.
@@ -245,16 +252,14 @@ impl<'a> Config<'a> {
 
     /// Lists of whole numbers.
     pub fn opt_usize_lists(&self, key: &str) -> Result<Option<Vec<Vec<usize>>>> {
-        self.opt_list(key, "a list of lists of whole numbers", |v| {
-            v.as_array()?.iter().map(|v| v.as_u64().map(|v| v as usize)).collect()
-        })
+        self.opt_list(key, "a list of lists of whole numbers", |v| v.as_array()?.iter().map(whole).collect())
     }
 
     /// Pairs of whole numbers.
     pub fn opt_pairs(&self, key: &str) -> Result<Option<Vec<[usize; 2]>>> {
         self.opt_list(key, "a list of pairs of whole numbers", |v| {
             let pair = v.as_array().filter(|pair| pair.len() == 2)?;
-            Some([pair[0].as_u64()? as usize, pair[1].as_u64()? as usize])
+            Some([whole(&pair[0])?, whole(&pair[1])?])
         })
     }
 
@@ -274,14 +279,6 @@ impl<'a> Config<'a> {
         match self.get(key) {
             Some(_) => Err(self.wrong(key, "this version can do only null")),
             None => Ok(()),
-        }
-    }
-
-    /// As [`only`](Self::only), for a text or a list of which every element must be `supported`.
-    pub fn only_each(&self, key: &str, supported: &str) -> Result<()> {
-        match self.get(key) {
-            Some(Value::Array(list)) if list.iter().all(|value| value == supported) => Ok(()),
-            _ => self.only(key, supported),
         }
     }
 
@@ -319,7 +316,8 @@ mod tests {
 
     #[test]
     fn errors_name_file_key_and_value() {
-        let value = json!({"num_layers": "two", "extra": 1, "zero": 0, "_class_name": "X", "absent": null});
+        let value =
+            json!({"num_layers": "two", "extra": 1, "zero": 0, "huge": 1u64 << 40, "_class_name": "X", "absent": null});
         let config = Config::new("vae/config.json", &value).unwrap();
         let message = config.usize("num_layers", 1).unwrap_err().message;
         assert!(
@@ -328,6 +326,7 @@ mod tests {
         );
         assert!(config.count("zero", 1).is_err());
         assert_eq!(config.usize("absent", 7).unwrap(), 7);
+        assert!(config.usize("huge", 1).is_err());
         let message = config.finish().unwrap_err().message;
         assert!(message.contains("`extra`"), "{message}");
         config.ignore(&["extra"]);

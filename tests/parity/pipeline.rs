@@ -248,3 +248,92 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
         assert!(expected.iter().all(|word| message.contains(word)), "{message}");
     }
 }
+
+fn flat(width: usize, height: usize, pixel: [u8; 4]) -> Image {
+    Image { width, height, rgba: pixel.repeat(width * height) }
+}
+
+#[test]
+fn bad_pictures_masks_strengths_and_schedulers_are_refused_in_words() {
+    let (files, weights) = load_model(&fixture("pipeline/sd15_img2img"));
+    let model = Pipeline::load(&files, &weights).unwrap();
+    let [grey, white, black] = [127, 255, 0].map(|value| flat(32, 32, [value, value, value, 255]));
+    let good = || Request { prompt: "a crown".into(), init: Some(grey.clone()), ..Default::default() };
+    let refused: [(Request, &str); 12] = [
+        (Request { strength: Some(0.0), ..good() }, "above 0"),
+        (Request { strength: Some(1.01), ..good() }, "up to 1"),
+        (Request { strength: Some(f64::NAN), ..good() }, "strength"),
+        (Request { strength: Some(0.1), steps: Some(5), ..good() }, "none of 5 steps"),
+        (Request { strength: Some(0.5), init: None, ..good() }, "init picture"),
+        (Request { mask: Some(white.clone()), init: None, ..good() }, "init picture"),
+        (Request { mask: Some(flat(32, 40, [255; 4])), ..good() }, "the mask is 32 x 40"),
+        (Request { mask: Some(black), ..good() }, "no white pixel"),
+        (Request { width: Some(40), ..good() }, "the init picture is 32 x 32"),
+        (
+            Request { init: Some(flat(30, 32, [0; 4])), ..good() },
+            "the width of 30 pixels cannot be drawn; give a multiple of 4",
+        ),
+        (Request { scheduler: Some("flow-euler".into()), ..good() }, "not trained for the scheduler flow-euler"),
+        (Request { scheduler: Some("best".into()), ..good() }, "euler-a"),
+    ];
+    for (request, expected) in refused {
+        let error = model.plan(&request).unwrap_err();
+        assert_eq!(error.code, inkbloom::Code::BadInput);
+        assert!(error.message.contains(expected), "{error} lacks {expected}");
+    }
+    let plan = model.plan(&Request { mask: Some(white), ..good() }).unwrap();
+    assert_eq!(plan.strength, 1.0);
+    let plan = model.plan(&Request { steps: Some(10), ..good() }).unwrap();
+    assert_eq!((plan.strength, plan.schedule.steps.len()), (0.8, 8));
+    let plan = model.plan(&Request { init: Some(flat(32, 32, [9, 9, 9, 100])), ..good() }).unwrap();
+    assert!(plan.warnings.iter().any(|warning| warning.contains("over white")), "{:?}", plan.warnings);
+
+    let (files, weights) = load_model(&fixture("pipeline/sd15_inpaint_9"));
+    let model = Pipeline::load(&files, &weights).unwrap();
+    for init in [None, Some(grey.clone())] {
+        let error = model.plan(&Request { init, ..good() }).unwrap_err();
+        assert!(error.message.contains("only repaints"), "{error}");
+    }
+}
+
+/// Every scheduler draws with a model that was trained on noise, from a prompt and from a picture.
+#[test]
+fn another_scheduler_draws_too() {
+    let (files, weights) = load_model(&fixture("pipeline/sd15_text"));
+    let model = Pipeline::load(&files, &weights).unwrap();
+    let mut seen = Vec::new();
+    for scheduler in ["ddpm", "ddim", "dpm++", "euler", "euler-a", "pndm", "lcm", "tcd", "EulerDiscreteScheduler"] {
+        for init in [None, Some(flat(32, 32, [200, 40, 90, 255]))] {
+            let request = Request {
+                prompt: "a cat".into(),
+                steps: Some(5),
+                scheduler: Some(scheduler.into()),
+                width: Some(32),
+                height: Some(32),
+                init,
+                ..Default::default()
+            };
+            let images = run(&model, &request).generated.images;
+            assert_eq!(images, run(&model, &request).generated.images, "{scheduler}: the same seed, another picture");
+            seen.push(images);
+        }
+    }
+    assert_eq!(seen[6], seen[16], "a class is its short name's scheduler");
+    assert_ne!(seen[0], seen[2]);
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused_in_words() {
+    let (mut files, weights) = load_model(&fixture("pipeline/sd15_text"));
+    let larger = json(&fixture("prompt/clip/tokenizer.json"));
+    files.tokenizers.insert("tokenizer".into(), larger);
+    let vocabulary = files.configs["text_encoder"]["vocab_size"].as_u64().unwrap();
+    let model = Pipeline::load(&files, &weights).unwrap();
+    let request = Request { prompt: "a cat".into(), steps: Some(1), ..Default::default() };
+    let result = pollster::block_on(model.generate(&request, async |_| Ok(())));
+    match result {
+        Err(error) => assert!(error.message.contains("not its tokenizer"), "{error}"),
+        // The same vocabulary would be the same tokenizer.
+        Ok(_) => assert_eq!(vocabulary, 1279),
+    }
+}

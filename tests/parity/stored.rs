@@ -66,7 +66,7 @@ fn load(manifest: Manifest, bytes: &[Vec<u8>]) -> Pipeline {
 
 /// Peak signal to noise over pixel tensors, in dB; their values span -1..1. (In straight RGBA8 the colour of
 /// nearly transparent pixels would drown everything else.)
-fn psnr(a: &[f32], b: &[f32]) -> f64 {
+pub fn psnr(a: &[f32], b: &[f32]) -> f64 {
     let square = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / a.len() as f64;
     10.0 * (4.0 / square.max(1e-12)).log10()
 }
@@ -144,6 +144,7 @@ fn a_bad_manifest_is_refused_with_the_culprits_name() {
     refused(&|m| m["tensors"][3]["parts"][0]["shard"] = 9.into(), &name);
     refused(&|m| m["tensors"][3]["parts"][0]["rows"] = 1.into(), &name);
     refused(&|m| m["tensors"][3]["shape"] = serde_json::json!([u64::MAX, 3]), &name);
+    refused(&|m| m["tensors"][3]["shape"] = serde_json::json!([0, 3]), &name);
     refused(&|m| m["tensors"][3]["dtype"] = "q5".into(), "q5");
     refused(&|m| m["tensors"][3]["name"] = m["tensors"][2]["name"].clone(), "twice");
     refused(&|m| m["shards"][0]["size"] = (17u64 << 20).into(), "all-000.bin");

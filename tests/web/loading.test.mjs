@@ -5,9 +5,10 @@ import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { loadBundle } from '../../pkg/src/load.js';
 import { resolveModel } from '../../pkg/src/model-url.js';
-import { Store } from '../../pkg/src/store.js';
+import { Store, withStore } from '../../pkg/src/store.js';
 import { installFakeIndexedDB } from './support/dev-dependencies.js';
 import { openFake } from './support/fake-engine.js';
+import { assertHonest, downloads } from './support/honesty.js';
 import { sha256 } from './support/hash.js';
 import { Site, cutAfter } from './support/site.js';
 
@@ -42,33 +43,7 @@ async function load() {
   return { ...result, events };
 }
 
-/** @param {import('../../pkg/src/load.js').Progress[]} events */
-function downloads(events) {
-  return events.flatMap((event) => (event.phase === 'download' ? [event] : []));
-}
-
-/** @param {import('../../pkg/src/load.js').Progress[]} events */
-function assertHonest(events) {
-  const told = downloads(events);
-  told.reduce((before, { loaded }) => {
-    assert.ok(loaded >= before, `${loaded} came after ${before}`);
-    return loaded;
-  }, 0);
-  const last = told.at(-1);
-  assert.equal(last?.loaded, last?.total);
-}
-
 const shardRequests = () => site.asked.filter((path) => path.endsWith('.bin')).map((path) => path.slice(FOLDER.length));
-
-/** @template T @param {(store: Store) => Promise<T>} action */
-async function withStore(action) {
-  const store = await Store.open();
-  try {
-    return await action(store);
-  } finally {
-    store.close();
-  }
-}
 
 beforeEach(async () => {
   installFakeIndexedDB();

@@ -87,7 +87,7 @@ const modelBytes = readdirSync(model).reduce((sum, file) => sum + statSync(path.
 console.log(`wasm: ${mebibytes(wasm.length)}, brotli ${mebibytes(brotliCompressSync(wasm, { params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_LGWIN]: 24 } }).length)}`);
 console.log(`default model: ${(modelBytes / 1e6).toFixed(1)} MB`);
 console.log(`${values.steps} steps, "${values.prompt}", ${browser.version()}\n`);
-console.log('| device | first visit | next visit | warm picture | of it text / denoise / decode | peak memory while loading: page, GPU process |');
+console.log('| device | first visit | next visit | warm picture | of it text / denoise / decode | peak memory, loading and drawing: page, GPU process |');
 console.log('| --- | --- | --- | --- | --- | --- |');
 
 for (const device of /** @type {('cpu' | 'gpu')[]} */ (values.device)) {

@@ -82,16 +82,31 @@ export function publish(site, folder, { manifest, shards }) {
  */
 export function readReference(name) {
   const request = JSON.parse(readFileSync(path.join(FIXTURES, name, 'request.json'), 'utf8'));
-  const bytes = readFileSync(path.join(FIXTURES, name, 'reference.safetensors'));
+  const file = path.join(FIXTURES, name, 'reference.safetensors');
+  return { request, noise: readTensor(file, 'noise'), image: readTensor(file, 'image') };
+}
+
+/**
+ * What the command line drew of a tiny model natively, from a seed: `./build.sh test` dumps it beside the bundle.
+ *
+ * @param {string} name
+ */
+export function readNative(name) {
+  return readTensor(path.join(bundlesFolder(), name, 'seed-7.safetensors'), 'image');
+}
+
+/**
+ * One f32 tensor of a safetensors file.
+ *
+ * @param {string} file
+ * @param {string} tensor
+ */
+function readTensor(file, tensor) {
+  const bytes = readFileSync(file);
   const headLength = Number(bytes.readBigUInt64LE(0));
-  const head = JSON.parse(bytes.toString('utf8', 8, 8 + headLength));
-  /** @param {string} tensor */
-  const read = (tensor) => {
-    const [start, end] = head[tensor].data_offsets;
-    // A copy: the data need not be aligned within the file.
-    return new Float32Array(Uint8Array.prototype.slice.call(bytes, 8 + headLength + start, 8 + headLength + end).buffer);
-  };
-  return { request, noise: read('noise'), image: read('image') };
+  const [start, end] = JSON.parse(bytes.toString('utf8', 8, 8 + headLength))[tensor].data_offsets;
+  // A copy: the data need not be aligned within the file.
+  return new Float32Array(Uint8Array.prototype.slice.call(bytes, 8 + headLength + start, 8 + headLength + end).buffer);
 }
 
 /**

@@ -27,12 +27,22 @@ import { mountsOfPage } from '../../../www/serve.mjs';
  * @property {string} model
  * @property {'auto' | 'gpu' | 'cpu'} [device]
  * @property {string} [workerUrl]
+ * @property {string} [wasmUrl]
+ * @property {boolean} [keep] leaves the engine in the page for the next order of the same model and device: compiling
+ *   shaders without a graphics card takes many seconds
  * @property {(Omit<import('../../../pkg/src/index.js').GenerateOptions, 'noise'> & { noise?: number[], abortAtStep?: number })[]} [drawings]
  */
 
-/** Starts a site with the page, the package, and the tiny models under /bundles/. */
+/** Starts a site with the page, the package (both also at /art/, the package at /elsewhere/), and the tiny models under /bundles/. */
 export async function startLab() {
-  const site = await Site.start({ ...mountsOfPage(), '/bundles/': bundlesFolder() });
+  const mounts = mountsOfPage();
+  const site = await Site.start({
+    ...mounts,
+    '/elsewhere/': mounts['/pkg/'],
+    '/art/': mounts['/'],
+    '/art/pkg/': mounts['/pkg/'],
+    '/bundles/': bundlesFolder(),
+  });
   site.files.set('/lab.html', '<!doctype html><meta charset="utf-8"><title>Lab</title><body></body>');
   return site;
 }
@@ -44,8 +54,8 @@ export async function startLab() {
  * @param {Order} order
  * @returns {Promise<Report[]>} one per drawing, or one when there is none
  */
-export function order(page, { model, device = 'cpu', workerUrl, drawings = [] }) {
-  return page.evaluate(async ({ model, device, workerUrl, drawings }) => {
+export function order(page, { model, device = 'cpu', workerUrl, wasmUrl, keep = false, drawings = [] }) {
+  return page.evaluate(async ({ model, device, workerUrl, wasmUrl, keep, drawings }) => {
     const entry = '/pkg/index.js';
     /** @type {typeof import('../../../pkg/src/index.js')} */
     const { Inkbloom } = await import(entry);
@@ -57,10 +67,11 @@ export function order(page, { model, device = 'cpu', workerUrl, drawings = [] })
     /** @returns {Report} */
     const blank = () => ({ progress: [], steps: [], hashes: [], sizes: [], raw: [] });
     const first = blank();
-    /** @type {Inkbloom} */
-    let ink;
+    const engines = /** @type {Record<string, Inkbloom | undefined>} */ (/** @type {unknown} */ (globalThis));
+    const key = `${model} on ${device}`;
+    let ink = engines[key];
     try {
-      ink = await Inkbloom.load({ model, device, workerUrl, onProgress: (event) => first.progress.push(event) });
+      ink ??= await Inkbloom.load({ model, device, workerUrl, wasmUrl, onProgress: (event) => first.progress.push(event) });
     } catch (error) {
       return [{ ...first, error: plain(error) }];
     }
@@ -90,9 +101,10 @@ export function order(page, { model, device = 'cpu', workerUrl, drawings = [] })
         report.error = plain(error);
       }
     }
-    await ink.dispose();
+    if (keep) engines[key] = ink;
+    else await ink.dispose();
     return drawings.length === 0 ? [first] : reports;
-  }, { model, device, workerUrl, drawings });
+  }, { model, device, workerUrl, wasmUrl, keep, drawings });
 }
 
 /**

@@ -20,11 +20,17 @@ use crate::{
     progress::Progress,
 };
 
+/// The component that `--text-encoder` stands for.
+const TEXT_ENCODER: &str = "text_encoder";
+
 #[derive(clap::Args)]
 pub struct Args {
-    /// A diffusers folder; with --component, the folder of that component alone
+    /// A diffusers folder; without it, the bundle at --to gets a text encoder only
+    #[arg(long, value_name = "DIR", required_unless_present = "text_encoder")]
+    from: Option<PathBuf>,
+    /// The folder of the text encoder and its tokenizer.json, where --from has none
     #[arg(long, value_name = "DIR")]
-    from: PathBuf,
+    text_encoder: Option<PathBuf>,
     /// The bundle to write
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
@@ -34,9 +40,6 @@ pub struct Args {
     /// The largest shard
     #[arg(long, value_name = "N", default_value_t = MAX_SHARD >> 20, value_parser = clap::value_parser!(u64).range(1..=MAX_SHARD >> 20))]
     shard_mib: u64,
-    /// Write only this component into the bundle that is already at --to
-    #[arg(long, value_name = "NAME")]
-    component: Option<String>,
     /// What the bundle is called [default: the name of the folder --to]
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
@@ -63,39 +66,26 @@ fn stored_as(dtype: StoredDtype, param: &ParamShape) -> StoredDtype {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let mut manifest = match &args.component {
-        None => Manifest {
-            format: FORMAT.to_owned(),
-            version: VERSION,
-            name: args.to.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            license: String::new(),
-            attribution: String::new(),
-            files: ModelFiles::default(),
-            shards: Vec::new(),
-            tensors: Vec::new(),
-        },
-        Some(_) => Manifest::parse(&files::read_text(&args.to.join("manifest.json"))?)?,
-    };
-    let folder = match &args.component {
-        None => match files::open(&args.from)? {
-            Model::Folder(folder) => folder,
+    let (mut manifest, mut folder) = match &args.from {
+        Some(from) => match files::open(from)? {
+            Model::Folder(folder) => (new_manifest(&args.to), folder),
             Model::Bundle { .. } => {
                 return Err(Error::bad_input(format!(
                     "{} is a bundle already; give a diffusers folder",
-                    args.from.display()
+                    from.display()
                 )));
             }
         },
-        Some(component) => {
-            let mut folder = Folder { files: manifest.files.clone(), tensors: Default::default() };
-            if !folder.files.configs.contains_key(component) {
-                let known = folder.files.configs.keys().cloned().collect::<Vec<_>>().join(", ");
-                return Err(Error::bad_input(format!("the bundle has no component {component}; it has {known}")));
-            }
-            folder.read_component(component, &args.from)?;
-            folder
+        None => {
+            let manifest = Manifest::parse(&files::read_text(&args.to.join("manifest.json"))?)?;
+            let folder = Folder { files: manifest.files.clone(), tensors: Default::default() };
+            (manifest, folder)
         }
     };
+    if let Some(text_encoder) = &args.text_encoder {
+        folder.read_component(TEXT_ENCODER, text_encoder)?;
+        folder.read_tokenizer("tokenizer", text_encoder)?;
+    }
     manifest.files = folder.files.clone();
     if let Some(name) = &args.name {
         manifest.name.clone_from(name);
@@ -110,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&args.to).map_err(|error| cannot_write(&args.to, &error))?;
     let needed = required_params(&manifest.files, &Device::flex())?;
     for component in components(&needed) {
-        if args.component.as_ref().is_some_and(|only| *only != component) {
+        if args.from.is_none() && component != TEXT_ENCODER {
             continue;
         }
         let params: Vec<&ParamShape> = needed.iter().filter(|param| component_of(param) == component).collect();
@@ -124,6 +114,19 @@ pub fn run(args: &Args) -> Result<()> {
     }
     println!("{:>12}  in all", manifest.shards.iter().map(|shard| shard.size).sum::<u64>());
     Ok(())
+}
+
+fn new_manifest(to: &Path) -> Manifest {
+    Manifest {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        name: to.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        license: String::new(),
+        attribution: String::new(),
+        files: ModelFiles::default(),
+        shards: Vec::new(),
+        tensors: Vec::new(),
+    }
 }
 
 fn component_of(param: &ParamShape) -> &str {
@@ -162,10 +165,8 @@ fn write_component(
     for (i, param) in params.iter().enumerate() {
         let stored = folder.tensors.get(&param.name).ok_or_else(|| {
             Error::bad_model(format!(
-                "{} lacks the tensor `{}` of shape {:?}",
-                args.from.display(),
-                param.name,
-                param.shape
+                "the weights of {component} lack the tensor `{}` of shape {:?}",
+                param.name, param.shape
             ))
         })?;
         if stored.entry.shape != param.shape {

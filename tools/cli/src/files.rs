@@ -93,8 +93,11 @@ pub fn open(folder: &Path) -> Result<Model> {
         tensors: BTreeMap::new(),
     };
     for component in COMPONENTS {
-        // An optional component that a model does without is [null, null].
-        if model.files.model_index[component][1].is_string() {
+        // An optional component that a model does without is [null, null]; a text encoder may lie elsewhere:
+        // `convert --text-encoder`.
+        if model.files.model_index[component][1].is_string()
+            && (component != "text_encoder" || folder.join(component).is_dir())
+        {
             model.read_component(component, &folder.join(component))?;
         }
     }

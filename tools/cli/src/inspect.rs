@@ -68,7 +68,13 @@ pub fn run(args: &Args) -> Result<()> {
             println!("  {key:14} {}", index[key]);
         }
     }
-    let needed = required_params(files, &Device::flex())?;
+    let needed = match required_params(files, &Device::flex()) {
+        Ok(needed) => needed,
+        Err(error) => {
+            println!("  CANNOT RUN: {error}");
+            return Ok(());
+        }
+    };
     let on_device: usize = needed.iter().map(|param| param.shape.iter().product::<usize>() * 4).sum();
     println!("  on the device  {} of weights, in f32", mib(on_device));
     let stored = |name: &str| match &model {

@@ -13,7 +13,7 @@ STAGES = ("data", "vae", "latents", "dit", "distill", "evaluate", "export")
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="inkbloom_train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("run", *STAGES), help="one stage, or `run` for all of them in order")
+    parser.add_argument("stage", choices=("run", *STAGES, "pack"), help="one stage, `run` for all of them in order, or `pack` to train elsewhere")
     parser.add_argument("--preset", choices=presets.NAMES, default="cpu", help="size of the run (default: cpu)")
     parser.add_argument("--name", help="name of the run, its folder under the cache (default: the preset's)")
     parser.add_argument("--cache", type=Path, help="folder for packages, data and runs (default: $INKBLOOM_CACHE/train)")

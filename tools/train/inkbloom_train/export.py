@@ -34,15 +34,18 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
-    model.velocity.transformer.half().save_pretrained(folder / "transformer")
+    model.velocity.transformer.half().save_pretrained(folder / "transformer", max_shard_size=preset.export_shard)
     model.vae.half().to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
     # AutoencoderTiny has no such setting, but diffusers uses these names for other autoencoders.
     _amend(folder / "vae" / "config.json", {"latents_mean": model.mean.tolist(), "latents_std": model.std.tolist(), "scaling_factor": 1.0, "shift_factor": 0.0})
     FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0).save_pretrained(folder / "scheduler")
-    BertModel.from_pretrained(text.model_folder(), add_pooling_layer=False).half().save_pretrained(folder / "text_encoder")
-    (folder / "tokenizer").mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        shutil.copyfile(text.model_folder() / name, folder / "tokenizer" / name)
+    if text.OVERRIDE in os.environ:
+        worker.log("the text encoder of a pack knows the words of the data set only: copy text_encoder/ and tokenizer/ from an export made without it")
+    else:
+        BertModel.from_pretrained(text.model_folder(), add_pooling_layer=False).half().save_pretrained(folder / "text_encoder")
+        (folder / "tokenizer").mkdir()
+        for name in text.TOKENIZER_FILES:
+            shutil.copyfile(text.model_folder() / name, folder / "tokenizer" / name)
     index = {
         "_class_name": "InkbloomPipeline",
         "text_encoder": ["transformers", "BertModel"],

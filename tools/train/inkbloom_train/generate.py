@@ -85,7 +85,7 @@ def grid(pictures: np.ndarray, labels: list[str], columns: int = 8) -> Image.Ima
     gap, text = 6, 26
     lines = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * (size + gap), lines * (size + text + gap)), "white")
-    tiles = Image.fromarray(np.where(np.indices((size, size)).sum(0)[..., None] // 8 % 2 == 0, 255, 242).astype(np.uint8).repeat(3, -1))
+    tiles = Image.fromarray(np.where((np.indices((size, size)) // 8).sum(0)[..., None] % 2 == 0, 255, 242).astype(np.uint8).repeat(3, -1))
     pen = ImageDraw.Draw(sheet)
     for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         x, y = number % columns * (size + gap), number // columns * (size + text + gap)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 
 MUON_MIN_SIDE = 32
 """Matrices with a side shorter than this are left to AdamW."""
@@ -21,7 +22,7 @@ def takes_muon(parameter: torch.Tensor) -> bool:
 
 
 def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The orthogonal factor, approximately, of each matrix [B, rows, columns]; singular values come to about 1."""
+    """The orthogonal factor in bf16, approximately, of each matrix [B, rows, columns]; singular values come to about 1."""
     a, b, c = _COEFFICIENTS
     x = matrices.bfloat16()
     tall = x.shape[1] > x.shape[2]
@@ -30,7 +31,20 @@ def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+    return (x.mT if tall else x).contiguous()
+
+
+def _shared(matrices: torch.Tensor) -> torch.Tensor:
+    """``orthogonalise``, each process doing its share of the matrices, which are the same on all of them."""
+    count = dist.get_world_size() if dist.is_initialized() else 1
+    if count == 1:
+        return orthogonalise(matrices)
+    size = -(-len(matrices) // count)
+    padded = torch.cat([matrices, matrices.new_zeros(size * count - len(matrices), *matrices.shape[1:])])
+    own = orthogonalise(padded.chunk(count)[dist.get_rank()])
+    parts = [torch.empty_like(own) for _ in range(count)]
+    dist.all_gather(parts, own)
+    return torch.cat(parts)[: len(matrices)]
 
 
 class Muon(torch.optim.Optimizer):
@@ -50,7 +64,7 @@ class Muon(torch.optim.Optimizer):
                 gradients = torch.stack([parameter.grad.reshape(shape) for parameter in parameters])
                 momenta = [self.state[parameter].setdefault("momentum", torch.zeros_like(parameter)) for parameter in parameters]
                 momentum = torch.stack([one.reshape(shape) for one in momenta]).lerp_(gradients, 1 - _MOMENTUM)
-                update = orthogonalise(gradients.lerp(momentum, _MOMENTUM))  # Nesterov
+                update = _shared(gradients.lerp(momentum, _MOMENTUM))  # Nesterov
                 scale = -group["lr"] * 0.2 * max(shape) ** 0.5
                 for parameter, own, moved, change in zip(parameters, momenta, momentum, update, strict=True):
                     own.copy_(moved.view_as(own))

@@ -143,7 +143,8 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
     objective = ScorerObjective(settings.width, encoder.pooled(concepts), len(styles)).to(worker.device)
     held = held_rows(data)
     learned = np.array(sorted(set(range(len(data.rows))) - set(held)))
-    concept_of = torch.tensor([concepts.index(row.concept) for row in data.rows])
+    place = {concept: index for index, concept in enumerate(concepts)}
+    concept_of = torch.tensor([place[row.concept] for row in data.rows])
     style_of = torch.tensor([styles.index(row.style) for row in data.rows])
     pixels = torch.cat([_small_bytes(part) for part in open_pixels(workspace.pictures(preset.size), worker.device).split(512)])
     scorer = Scorer(objective, concepts, styles, held, worker)

@@ -6,7 +6,7 @@ import diffusers
 import torch
 import transformers
 
-from inkbloom_train import distill, distributed, dit, evaluate, export, latents, pictures, vae
+from inkbloom_train import distill, distributed, dit, evaluate, export, latents, pack, pictures, vae
 from inkbloom_train.data import build, dataset
 from inkbloom_train.errors import TrainError
 from inkbloom_train.presets import Preset
@@ -78,4 +78,17 @@ def _export(preset: Preset, workspace: Workspace, worker: distributed.Worker, op
     export.run(preset, dataset.load(workspace.dataset), workspace, worker)
 
 
-_STAGES = {"data": _data, "vae": _vae, "latents": _latents, "dit": _dit, "distill": _distill, "evaluate": _evaluate, "export": _export}
+def _pack(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    pack.run(preset, dataset.load(workspace.dataset), workspace, worker)
+
+
+_STAGES = {
+    "data": _data,
+    "vae": _vae,
+    "latents": _latents,
+    "dit": _dit,
+    "distill": _distill,
+    "evaluate": _evaluate,
+    "export": _export,
+    "pack": _pack,
+}

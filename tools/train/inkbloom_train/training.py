@@ -20,8 +20,8 @@ from inkbloom_train import checkpoint, optimizer
 from inkbloom_train.distributed import Worker
 from inkbloom_train.errors import TrainError
 
-_AGREE_EVERY = 8
-"""Steps between two exchanges of clocks and wishes, which keep the processes together."""
+_AGREE_EVERY = {"cpu": 1, "cuda": 8}
+"""Steps between two exchanges of clocks and wishes, which keep the processes together; they stall a GPU's queue."""
 
 
 @dataclass
@@ -125,7 +125,8 @@ def train(
 
     model = worker.wrap(objective)
     if compile_mode:
-        model = torch.compile(model, mode=None if compile_mode == "default" else compile_mode)
+        # Few shapes, each compiled for itself: a general one would be slower.
+        model = torch.compile(model, mode=None if compile_mode == "default" else compile_mode, dynamic=False)
     share = schedule.batch // worker.count
     clock = _Clock(state)
     running: dict[str, float] = {}
@@ -147,7 +148,7 @@ def train(
 
     with Interrupt() as interrupt:
         while True:
-            if state.step % _AGREE_EVERY == 0:
+            if state.step % _AGREE_EVERY[worker.device.type] == 0:
                 over = limit_minutes is not None and clock.here() >= limit_minutes * 60
                 if worker.agree(float(over or interrupt.asked)):
                     break

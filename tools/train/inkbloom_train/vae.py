@@ -87,10 +87,10 @@ class Crops:
     def __call__(self, rng: np.random.Generator, count: int) -> torch.Tensor:
         """Premultiplied RGBA in model values, [count, 4, crop, crop]."""
         size, crop, device = self.pixels.shape[1], self.crop, self.pixels.device
-        halved = rng.random(count) < (0.15 if size == 2 * crop else 0.0)
+        halved = np.flatnonzero(rng.random(count) < (0.15 if size == 2 * crop else 0.0))
         side = torch.arange(crop, device=device)
         out = torch.empty(count, crop, crop, 4, dtype=torch.uint8, device=device)
-        todo = np.flatnonzero(~halved)
+        todo = np.setdiff1d(np.arange(count), halved)
         for _ in range(4):  # most windows show something; the rest are drawn again
             index = torch.as_tensor(rng.choice(self.rows, len(todo)), device=device)
             top, left = (torch.as_tensor(rng.integers(0, size - crop + 1, len(todo)), device=device) for _ in range(2))
@@ -102,8 +102,8 @@ class Crops:
             if not len(todo):
                 break
         x = to_model(out)
-        if halved.any():
-            index = torch.as_tensor(rng.choice(self.rows, int(halved.sum())), device=device)
+        if len(halved):
+            index = torch.as_tensor(rng.choice(self.rows, len(halved)), device=device)
             x[torch.as_tensor(halved, device=device)] = F.avg_pool2d(to_model(self.pixels[index]), 2)
         if rng.random() < 0.5:
             x = x.flip(3)

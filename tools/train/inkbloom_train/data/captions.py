@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from inkbloom_train.data.colours import NAMES as COLOUR_NAMES
 from inkbloom_train.data.dataset import Row, StyleInfo
 
+TEMPLATE_WORDS = "a an two and of , next to beside the left right small sticker"
+"""Every word that the templates below add to names, keywords, colours and style phrases."""
 SINGLE, TWO, BESIDE = "single", "two", "beside"
 
 
