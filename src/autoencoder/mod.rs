@@ -2,6 +2,7 @@
 
 pub mod dc;
 pub mod kl;
+mod tiles;
 pub mod tiny;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -85,6 +86,13 @@ impl Autoencoder {
             Family::Kl(kl) => kl.decode(z),
             Family::Tiny(tiny) => tiny.decode(z),
         }
+    }
+
+    /// As [`decode`](Self::decode), in square tiles of `tile` latent positions that overlap by a quarter and fade into
+    /// each other: the memory of one tile, whatever the picture's size. Equal to the whole away from seams as far as
+    /// layers look; attention and norms over the whole picture see only their tile.
+    pub fn decode_tiled(&self, latent: Latent, tile: usize) -> PixelTensor {
+        tiles::decode(latent, tile, self.shape.factor, |part| self.decode(part))
     }
 
     /// The inverse: `[N, pixel_channels, H, W]`, sides divisible by `factor`, to the denoiser's scale. Of a

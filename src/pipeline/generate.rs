@@ -105,7 +105,11 @@ impl Pipeline {
                 let (step, steps) = (outcome.step, plan.schedule.steps.len());
                 on_event(Event::Step { image, count, step, steps, x_t: &outcome.x_t, preview }).await?;
             }
-            let pixels = self.autoencoder.decode(run.x_t().clone());
+            let latent = run.x_t().clone();
+            let pixels = match plan.tile {
+                Some(tile) => self.autoencoder.decode_tiled(latent, tile),
+                None => self.autoencoder.decode(latent),
+            };
             on_event(Event::Decoded { image, pixels: &pixels }).await?;
             images.push(self.read_image(pixels).await?);
         }

@@ -9,6 +9,8 @@ pub const MAX_STEPS: usize = 1000;
 pub const MAX_PROMPT_BYTES: usize = 20_000;
 /// The largest side, as a multiple of the largest that the model was trained for.
 const MAX_SIDE_FACTOR: usize = 4;
+/// The smallest side of a tile, in latent positions.
+const MIN_TILE: usize = 16;
 /// How much of a picture is drawn anew where nothing is said: of a whole picture, and below a mask.
 const STRENGTH: f64 = 0.8;
 const STRENGTH_BELOW_MASK: f64 = 1.0;
@@ -47,6 +49,9 @@ pub struct Request {
     pub strength: Option<f64>,
     /// Of the size of `init`: white where it is drawn anew, black where it stays; what is between counts as the nearer.
     pub mask: Option<Image>,
+    /// Decode in overlapping tiles of this many pixels a side, where the whole picture does not fit the device; at
+    /// least 16 latent positions.
+    pub tile: Option<usize>,
     /// Unit noise `[C, height / factor, width / factor]` in place of the seed's, for every picture.
     pub noise: Option<Vec<f32>>,
     /// The same for the steps of stochastic schedulers, by step; steps beyond take the seed's.
@@ -63,6 +68,8 @@ pub struct Plan {
     pub width: usize,
     pub height: usize,
     pub count: usize,
+    /// The side of the tiles of decoding, in latent positions.
+    pub tile: Option<usize>,
     /// 1 where nothing is started from.
     pub strength: f64,
     /// The steps that are taken.
@@ -119,6 +126,7 @@ impl Pipeline {
         }
         let schedule = scheduler.schedule(steps, skipped * scheduler.order())?;
 
+        let tile = self.tile(request)?;
         let latent: usize = self.latent_shape(width, height).iter().product();
         let noises = request.noise.iter().chain(&request.step_noise).chain(&request.encode_noise);
         if let Some(noise) = noises.into_iter().find(|noise| noise.len() != latent) {
@@ -127,7 +135,7 @@ impl Pipeline {
                 noise.len()
             )));
         }
-        Ok(Plan { steps, guidance, width, height, count, strength, schedule, warnings })
+        Ok(Plan { steps, guidance, width, height, count, tile, strength, schedule, warnings })
     }
 
     fn size(&self, request: &Request, warnings: &mut Vec<String>) -> Result<(usize, usize)> {
@@ -162,6 +170,18 @@ impl Pipeline {
             }
         }
         Ok((width, height))
+    }
+
+    /// In latent positions.
+    fn tile(&self, request: &Request) -> Result<Option<usize>> {
+        let factor = self.autoencoder.shape().factor;
+        match request.tile {
+            Some(tile) if tile < MIN_TILE * factor => Err(Error::bad_input(format!(
+                "tiles of {tile} pixels are mostly seam; give at least {}",
+                MIN_TILE * factor
+            ))),
+            tile => Ok(tile.map(|tile| tile / factor)),
+        }
     }
 
     fn strength(&self, request: &Request, warnings: &mut Vec<String>) -> Result<f64> {

@@ -54,6 +54,9 @@ pub struct Args {
     /// Draw anew only where this picture, of the size of --init, is white
     #[arg(long, value_name = "FILE.png", requires = "init")]
     mask: Option<PathBuf>,
+    /// Decode in tiles of N pixels a side with blended seams, for pictures too large for the memory
+    #[arg(long, value_name = "N")]
+    tile: Option<usize>,
     /// Start from the tensor `noise` of this file
     #[arg(long, value_name = "FILE.safetensors")]
     noise: Option<PathBuf>,
@@ -104,6 +107,7 @@ pub fn run(args: &Args) -> Result<()> {
         init: args.init.as_deref().map(png::read).transpose()?,
         strength: args.strength,
         mask: args.mask.as_deref().map(png::read).transpose()?,
+        tile: args.tile,
         noise: args.noise.as_deref().map(|path| dump::read_f32(path, "noise")).transpose()?,
         ..Default::default()
     };
