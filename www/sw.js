@@ -24,19 +24,23 @@ function keyOf(request) {
 
 /**
  * @param {string} key
- * @param {Request} request
+ * @param {FetchEvent} event
  */
-async function networkFirst(key, request) {
-  const cache = await caches.open(CACHE);
+async function networkFirst(key, event) {
+  let response;
   try {
-    const response = await fetch(request);
-    if (response.ok) await cache.put(key, response.clone());
-    return response;
+    response = await fetch(event.request);
   } catch (error) {
-    const kept = await cache.match(key);
+    const kept = await caches.match(key, { cacheName: CACHE });
     if (kept) return kept;
     throw error;
   }
+  if (response.ok) {
+    const copy = response.clone();
+    // Beside the answer, not before it; where there is no room, the page works on without a copy.
+    event.waitUntil(caches.open(CACHE).then((cache) => cache.put(key, copy)).catch(() => {}));
+  }
+  return response;
 }
 
 scope.addEventListener('install', (event) => {
@@ -50,5 +54,5 @@ scope.addEventListener('activate', (event) => event.waitUntil(scope.clients.clai
 
 scope.addEventListener('fetch', (event) => {
   const key = keyOf(event.request);
-  if (event.request.method === 'GET' && PAGE.includes(key)) event.respondWith(networkFirst(key, event.request));
+  if (event.request.method === 'GET' && PAGE.includes(key)) event.respondWith(networkFirst(key, event));
 });

@@ -19,7 +19,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="folder for packages, data and runs (default: $INKBLOOM_CACHE/train)")
     parser.add_argument("--folder", type=Path, help="train on the pictures of this folder (metadata.jsonl) instead of the packages")
     parser.add_argument("--warm-start", type=Path, help="a diffusers folder whose weights the VAE and the DiT begin from")
-    parser.add_argument("--minutes", type=float, help="stop each stage after this many minutes of training; run again to go on")
+    parser.add_argument("--minutes", type=float, help="end this call after about this many minutes; run it again to go on")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as in dit.schedule.samples=1000000")
     return parser.parse_args(arguments)
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         preset = presets.load(options.preset, options.set)
         if options.minutes is not None:
-            preset.stage_minutes = options.minutes
+            preset.call_minutes = options.minutes
         workspace = Workspace(options.cache or cache_root(), options.name or preset.name)
         from inkbloom_train import stages  # torch and diffusers take seconds to import; wrong usage should not
 

@@ -6,12 +6,14 @@ sampled with one Euler step a window and without guidance.
 """
 
 import copy
+import shutil
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from inkbloom_train import flow, training, transformer
+from inkbloom_train import checkpoint, flow, training, transformer
 from inkbloom_train import latents as latents_stage
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
@@ -54,9 +56,23 @@ def chord(
     return x_start - velocity * along.view(-1, 1, 1, 1) / count, start - along / count, velocity
 
 
+def _forget_other_teacher(folder: Path, taught: int, worker: Worker) -> None:
+    """Removes the checkpoint of a student whose teacher has learned more since."""
+    place = folder / "checkpoint"
+    if worker.leads and checkpoint.exists(place):
+        before = checkpoint.load_meta(place)["config"]["teacher_samples"]
+        if before != taught:
+            worker.log(f"the teacher had seen {before} samples and has now seen {taught}: starting the student anew")
+            shutil.rmtree(place)
+    worker.barrier()
+
+
 def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> training.State:
     """Trains the student from the teacher's averaged weights."""
     settings = preset.distill
+    folder = workspace.stage("distill")
+    taught = checkpoint.load_meta(workspace.stage("dit") / "checkpoint")["state"]["samples"]
+    _forget_other_teacher(folder, taught, worker)
     teacher = transformer.load(preset, workspace.stage("dit")).to(worker.device)
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
@@ -78,10 +94,9 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
         DistillObjective(student),
         make_batch,
         settings.schedule,
-        {**transformer.config(preset), "windows": settings.windows, "guidance": settings.guidance},
-        workspace.stage("distill"),
+        {**transformer.config(preset), "windows": settings.windows, "guidance": settings.guidance, "teacher_samples": taught},
+        folder,
         worker,
-        limit_minutes=preset.stage_minutes,
         compile_mode=preset.compile,
         seed=preset.seed,
     )

@@ -4,7 +4,9 @@ Started plainly, a stage runs in one process. Started under ``torchrun`` it is d
 where there are GPUs, gloo on CPUs.
 """
 
+import math
 import os
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -21,6 +23,11 @@ class Worker:
     rank: int
     count: int
     device: torch.device
+    deadline: float = math.inf
+    """When, on the clock of ``time.monotonic``, this call should end its training."""
+
+    def out_of_time(self) -> bool:
+        return time.monotonic() >= self.deadline
 
     @property
     def leads(self) -> bool:
@@ -55,8 +62,11 @@ class Worker:
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
-def start(device: str | None = None) -> Worker:
-    """Joins the group that ``torchrun`` describes, or works alone. ``device`` is "cpu", "cuda" or None for the best there is."""
+def start(device: str | None = None, minutes: float | None = None) -> Worker:
+    """Joins the group that ``torchrun`` describes, or works alone.
+
+    ``device`` is "cpu", "cuda" or None for the best there is; ``minutes`` is how long this call may train.
+    """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda":
@@ -72,7 +82,8 @@ def start(device: str | None = None) -> Worker:
     if count > 1 and not dist.is_initialized():
         # Building the data set and drawing the pictures happen on one process while the others wait.
         dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=timedelta(hours=2))
-    return Worker(rank, count, place)
+    deadline = math.inf if minutes is None else time.monotonic() + minutes * 60
+    return Worker(rank, count, place, deadline)
 
 
 def stop(worker: Worker) -> None:

@@ -106,7 +106,6 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
         workspace.stage("dit"),
         worker,
         evaluate=evaluate,
-        limit_minutes=preset.stage_minutes,
         compile_mode=preset.compile,
         seed=preset.seed,
     )

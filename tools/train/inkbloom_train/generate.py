@@ -74,9 +74,9 @@ def assemble(
     preset: Preset, workspace: Workspace, worker: Worker, velocity: Velocity, encoder: TextEncoder, steps: int, guidance: float
 ) -> Generator:
     """A model from a transformer and the run's autoencoder."""
-    mean, std = latents.statistics(workspace)
-    decoder = vae_stage.load(preset.vae, workspace).to(worker.device)
-    return Generator(encoder, velocity, decoder, mean, std, preset.size, steps, guidance, worker)
+    vae = vae_stage.load(preset.vae, workspace)
+    mean, std = latents.statistics(workspace, vae)
+    return Generator(encoder, velocity, vae.to(worker.device), mean, std, preset.size, steps, guidance, worker)
 
 
 def grid(pictures: np.ndarray, labels: list[str], columns: int = 8) -> Image.Image:

@@ -4,7 +4,9 @@ View 0 holds every picture as it is; each further view holds the training split,
 A view is ``view-NNN.safetensors`` (f16 [N, C, h, w]) with ``view-NNN.json`` (what each shows).
 """
 
+import hashlib
 import json
+import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from multiprocessing import Pool
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
 from inkbloom_train import training
@@ -24,6 +27,8 @@ from inkbloom_train.errors import TrainError
 from inkbloom_train.pictures import to_model
 from inkbloom_train.presets import Preset
 from inkbloom_train.workspace import Workspace
+
+_STATISTICS = "statistics.json"
 
 
 @dataclass
@@ -43,7 +48,14 @@ class Latents:
 def encode(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worker) -> None:
     """Encodes the views that are not there yet; the processes share them out."""
     folder = workspace.stage("latents")
-    vae = vae_stage.load(preset.vae, workspace).to(worker.device)
+    vae = vae_stage.load(preset.vae, workspace)
+    encoder = fingerprint(vae)
+    if worker.leads and (folder / _STATISTICS).exists() and json.loads((folder / _STATISTICS).read_text())["encoder"] != encoder:
+        worker.log("the VAE has changed since the pictures were encoded: encoding them again")
+        shutil.rmtree(folder)
+        folder.mkdir()
+    worker.barrier()
+    vae = vae.to(worker.device)
     global _dataset, _partners  # for the drawing processes, which inherit them
     _dataset, _partners = dataset, _rows_by_style(dataset)
     for number in range(worker.rank, preset.latents.views, worker.count):
@@ -52,10 +64,18 @@ def encode(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worke
             rows = list(range(len(dataset.rows))) if number == 0 else dataset.of_split(TRAIN)
             _encode_view(path, rows, number, vae, preset, worker)
     worker.barrier()
-    if worker.leads and not (folder / "statistics.json").exists():
+    if worker.leads and not (folder / _STATISTICS).exists():
         values = load_file(folder / "view-000.safetensors")["latents"][dataset.of_split(TRAIN)].float()
-        statistics = {"mean": values.mean((0, 2, 3)).tolist(), "std": values.std((0, 2, 3)).tolist()}
-        (folder / "statistics.json").write_text(json.dumps(statistics))
+        found = {"mean": values.mean((0, 2, 3)).tolist(), "std": values.std((0, 2, 3)).tolist(), "encoder": encoder}
+        (folder / _STATISTICS).write_text(json.dumps(found))
+
+
+def fingerprint(vae: AutoencoderTiny) -> str:
+    """A hash of the encoder's weights: latents are of use only with the decoder of the encoder that made them."""
+    digest = hashlib.sha256()
+    for value in vae.encoder.parameters():
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _rows_by_style(dataset: DataSet) -> dict[str, list[int]]:
@@ -81,7 +101,7 @@ def _draw(job: tuple[int, int, int, int]) -> tuple[np.ndarray, View] | str:
 
 
 @torch.no_grad()
-def _encode_view(path: Path, rows: list[int], number: int, vae: torch.nn.Module, preset: Preset, worker: Worker) -> None:
+def _encode_view(path: Path, rows: list[int], number: int, vae: AutoencoderTiny, preset: Preset, worker: Worker) -> None:
     found, views, waiting, failures = [], [], [], Counter()
 
     def flush() -> None:
@@ -112,12 +132,14 @@ def _encode_view(path: Path, rows: list[int], number: int, vae: torch.nn.Module,
     print(f"view {number}: {len(views)} pictures encoded, {sum(failures.values())} failed {dict(failures) or ''}".rstrip(), flush=True)
 
 
-def statistics(workspace: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each latent channel, [C] each."""
-    path = workspace.stage("latents") / "statistics.json"
+def statistics(workspace: Workspace, vae: AutoencoderTiny | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each latent channel, [C] each. Raises TrainError if ``vae`` did not make the latents."""
+    path = workspace.stage("latents") / _STATISTICS
     if not path.exists():
         raise TrainError("the pictures are not encoded yet: run the stage `latents` first")
     found = json.loads(path.read_text())
+    if vae is not None and found["encoder"] != fingerprint(vae):
+        raise TrainError("the VAE has been trained on since the pictures were encoded: run the stages `latents` and `dit` again")
     return torch.tensor(found["mean"]), torch.tensor(found["std"])
 
 

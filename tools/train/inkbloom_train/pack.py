@@ -38,7 +38,7 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
     kept = torch.zeros_like(weights[_EMBEDDINGS])
     kept[used] = weights[_EMBEDDINGS][used]
     weights[_EMBEDDINGS] = kept
-    (folder / "text_encoder" / f"{text.WEIGHTS}.xz").write_bytes(lzma.compress(save(weights), preset=6))
+    (folder / "text_encoder" / f"{text.WEIGHTS}.xz").write_bytes(lzma.compress(save(weights), preset=1))
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     worker.log(f"{len(used)} of {len(kept)} words kept; {size / 1e6:.1f} MB in {folder}")
     worker.log(f"there: {text.OVERRIDE}=FOLDER/text_encoder python -m inkbloom_train run --cache FOLDER --preset {preset.name}")

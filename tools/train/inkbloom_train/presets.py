@@ -85,8 +85,8 @@ class Preset:
     scorer: ScorerSettings
     evaluate: EvaluateSettings
     max_text_tokens: int = 32
-    stage_minutes: float | None = None
-    """The longest that one call of a stage may train; the next call goes on."""
+    call_minutes: float | None = None
+    """How long one call may train; the next goes on."""
     compile: str | None = None
     """Mode of torch.compile; None runs eagerly."""
     export_shard: str = "10GB"
@@ -128,7 +128,7 @@ def _gpu() -> Preset:
         distill=DistillSettings(Schedule(samples=0, minutes=4, batch=256, rate=1e-4, warmup=50, decay=0.7, ema=0.995, betas=(0.9, 0.98))),
         scorer=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=1e-3, weight_decay=0.05, ema=0.995), width=48),
         evaluate=EvaluateSettings(prompts=400, batch=128),
-        stage_minutes=8.5,
+        call_minutes=8.5,
         compile="default",
         export_shard="15MB",
         workers=16,

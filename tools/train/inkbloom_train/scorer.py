@@ -156,7 +156,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
 
     config = {"width": settings.width, "concepts": len(concepts), "styles": len(styles), "size": preset.size}
     folder = workspace.stage("scorer")
-    training.train(objective, make_batch, settings.schedule, config, folder, worker, limit_minutes=preset.stage_minutes, seed=preset.seed)
+    training.train(objective, make_batch, settings.schedule, config, folder, worker, seed=preset.seed)
     weights, _ = training.averaged(folder, config)
     own = dict(objective.named_parameters())
     with torch.no_grad():

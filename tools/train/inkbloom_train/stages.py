@@ -18,12 +18,14 @@ def run(names: tuple[str, ...], preset: Preset, workspace: Workspace, options: a
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.set_verbosity_error()  # what they report about our own model folders is expected
         library.disable_progress_bar()
-    worker = distributed.start(options.device)
+    worker = distributed.start(options.device, preset.call_minutes)
     try:
         for name in names:
             worker.log(f"== {name}")
             _STAGES[name](preset, workspace, worker, options)
-            worker.barrier()
+            if worker.agree(float(worker.out_of_time())):
+                worker.log("the time of this call is over: run the same command again to go on")
+                return
     except torch.OutOfMemoryError as error:
         raise TrainError(f"the device ran out of memory in the stage `{name}`: lower its batch, for example --set dit.schedule.batch=128 ({error})") from error
     finally:

@@ -43,7 +43,7 @@ class TextEncoder:
     def __init__(self, device: torch.device, max_tokens: int) -> None:
         folder = model_folder()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = BertModel.from_pretrained(folder, add_pooling_layer=False).eval().requires_grad_(False).to(device)
+        self.model = BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32).eval().requires_grad_(False).to(device)
         self.device, self.max_tokens = device, max_tokens
 
     @torch.no_grad()

@@ -95,11 +95,10 @@ def train(
     worker: Worker,
     *,
     evaluate: Callable[[dict[str, torch.Tensor]], dict] | None = None,
-    limit_minutes: float | None = None,
     compile_mode: str | None = None,
     seed: int = 0,
 ) -> State:
-    """Trains ``objective`` until the schedule ends or ``limit_minutes`` have passed in this call.
+    """Trains ``objective`` until the schedule ends or the worker's deadline has passed.
 
     ``objective(**batch)`` gives a dict of scalar terms whose ``loss`` is minimised; its trainable
     parameters are the model. ``make_batch(rng, n)`` gives n samples. ``config`` is what must not change
@@ -137,7 +136,7 @@ def train(
     def save() -> None:
         nonlocal saved
         if worker.leads:
-            if evaluate is not None:
+            if evaluate is not None and not interrupt.asked:  # who asked may not wait long
                 objective.eval()
                 with torch.no_grad():
                     state.measures = evaluate(average)
@@ -149,8 +148,7 @@ def train(
     with Interrupt() as interrupt:
         while True:
             if state.step % _AGREE_EVERY[worker.device.type] == 0:
-                over = limit_minutes is not None and clock.here() >= limit_minutes * 60
-                if worker.agree(float(over or interrupt.asked)):
+                if worker.agree(float(worker.out_of_time() or interrupt.asked)):
                     break
                 state.seconds = worker.agree(clock.seconds())
                 if worker.agree(float(time.monotonic() - saved > schedule.checkpoint_minutes * 60)):
@@ -182,7 +180,8 @@ def train(
                 _report(folder, worker, {"step": state.step, "samples": state.samples, **means, "per_second": round(rate, 1)})
                 running.clear()
                 reported = time.monotonic()
-        state.seconds, state.done = clock.seconds(), progress >= 1
+        state.seconds = clock.seconds()
+        state.done = state.progress(schedule) >= 1
         save()
     if interrupt.asked:
         worker.barrier()

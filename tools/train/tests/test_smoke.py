@@ -87,11 +87,30 @@ def test_a_second_run_has_nothing_to_do(smoke, capsys):
     assert checkpoint.load_meta(smoke.stage("dit") / "checkpoint") == before
 
 
+def test_a_call_that_is_out_of_time_stops_before_the_next_stage(smoke, capsys):
+    assert main(arguments(smoke, "run", "--minutes", "0")) == 0
+    printed = capsys.readouterr().out
+    assert "run the same command again" in printed and "== vae" not in printed
+
+
 def test_a_longer_plan_goes_on_where_the_last_ended(smoke, tmp_path):
     copy = shutil.copytree(smoke.root, tmp_path / "cache")
     assert main(["dit", "--preset", "smoke", "--cache", str(copy), "--device", "cpu", "--set", "dit.schedule.samples=280"]) == 0
     state = checkpoint.load_meta(copy / "runs" / "smoke" / "dit" / "checkpoint")["state"]
     assert state["samples"] == 280 and state["done"]
+
+
+def test_a_student_follows_its_teacher_and_latents_their_encoder(smoke, tmp_path, capsys):
+    copy = shutil.copytree(smoke.root, tmp_path / "cache")
+    again = ["--preset", "smoke", "--cache", str(copy), "--device", "cpu"]
+    assert main(["dit", *again, "--set", "dit.schedule.samples=248"]) == 0
+    assert main(["distill", *again, "--set", "distill.schedule.samples=8"]) == 0
+    assert "starting the student anew" in capsys.readouterr().out
+    assert main(["vae", *again, "--set", "vae.schedule.samples=248"]) == 0
+    assert main(["evaluate", *again]) == 1
+    assert "run the stages `latents` and `dit` again" in capsys.readouterr().err
+    assert main(["latents", *again]) == 0
+    assert "encoding them again" in capsys.readouterr().out
 
 
 def test_two_processes_train_together(smoke, tmp_path):
@@ -165,7 +184,7 @@ def test_every_preset_is_consistent():
         assert preset.vae.crop <= preset.size
         minutes = [stage.schedule.minutes for stage in (preset.vae, preset.dit, preset.distill, preset.scorer)]
         if name == "gpu":
-            assert sum(minutes) <= 25 and preset.stage_minutes <= 9
+            assert sum(minutes) <= 25 and preset.call_minutes <= 9
 
 
 def test_a_pack_trains_elsewhere_with_the_same_text(smoke, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from inkbloom_train import checkpoint, optimizer, training
+from inkbloom_train import checkpoint, distributed, optimizer, training
 from inkbloom_train.distributed import Worker
 from inkbloom_train.errors import TrainError
 from inkbloom_train.training import Schedule, State
@@ -72,9 +72,9 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path):
 
 
 def test_a_limit_ends_the_call_and_not_the_stage(tmp_path):
-    state = training.train(Line(), batch, schedule(samples=10**9), {}, tmp_path, ALONE, limit_minutes=0.01)
+    state = training.train(Line(), batch, schedule(samples=10**9), {}, tmp_path, distributed.start("cpu", minutes=0.01))
     assert not state.done and state.step > 0
-    more = training.train(Line(), batch, schedule(samples=10**9), {}, tmp_path, ALONE, limit_minutes=0.01)
+    more = training.train(Line(), batch, schedule(samples=10**9), {}, tmp_path, distributed.start("cpu", minutes=0.01))
     assert more.step > state.step and more.seconds > state.seconds
 
 
