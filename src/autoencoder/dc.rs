@@ -65,11 +65,11 @@ impl AutoencoderDcConfig {
             let layers = config.opt_usizes(&key("layers_per_block"))?.unwrap_or_else(|| default_layers.to_vec());
             let scales = config.opt_usize_lists(&key("qkv_multiscales"))?;
             let scales = scales.unwrap_or_else(|| vec![vec![], vec![], vec![], vec![5], vec![5], vec![5]]);
-            let types = config.strs_each(&key("block_types"), "ResBlock", n)?;
+            let types = config.str_each(&key("block_types"), "ResBlock", n)?;
             let (act_fns, norms) = match side {
                 "decoder" => (
-                    config.strs_each("decoder_act_fns", "silu", n)?,
-                    config.strs_each("decoder_norm_types", "rms_norm", n)?,
+                    config.str_each("decoder_act_fns", "silu", n)?,
+                    config.str_each("decoder_norm_types", "rms_norm", n)?,
                 ),
                 _ => (vec!["silu"; n], vec!["rms_norm"; n]),
             };

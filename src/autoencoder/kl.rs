@@ -49,13 +49,18 @@ impl AutoencoderKlConfig {
         let block_out_channels = config.counts("block_out_channels", &[64])?;
         let stages = block_out_channels.len();
         let this = Self {
-            down_attention: attends(
-                config,
+            down_attention: config.second_of_each(
                 "down_block_types",
                 ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
                 stages,
+                |_| false,
             )?,
-            up_attention: attends(config, "up_block_types", ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"], stages)?,
+            up_attention: config.second_of_each(
+                "up_block_types",
+                ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"],
+                stages,
+                |_| false,
+            )?,
             in_channels: config.count("in_channels", 3)?,
             out_channels: config.count("out_channels", 3)?,
             latent_channels: config.count("latent_channels", 4)?,
@@ -88,21 +93,6 @@ impl AutoencoderKlConfig {
             factor: 1 << (self.block_out_channels.len() - 1),
         }
     }
-}
-
-/// Which stages attend, by their classes; `names` are those without attention and with it.
-fn attends(config: &Config, key: &str, names: [&str; 2], stages: usize) -> Result<Vec<bool>> {
-    let types = config.opt_strs(key)?.unwrap_or_else(|| vec![names[0]; stages]);
-    if types.len() != stages {
-        return Err(config.wrong(key, &format!("`block_out_channels` has {stages} values")));
-    }
-    types
-        .into_iter()
-        .map(|name| match names.iter().position(|known| *known == name) {
-            Some(kind) => Ok(kind == 1),
-            None => Err(config.wrong(key, &format!("this version knows {} and {}", names[0], names[1]))),
-        })
-        .collect()
 }
 
 /// `AutoencoderKL`, both ways.

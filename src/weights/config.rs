@@ -213,24 +213,54 @@ impl<'a> Config<'a> {
         Ok(list)
     }
 
-    /// A value for each of `blocks` blocks, given as one number of at least 1 for all or as a list.
-    pub fn count_each(&self, key: &str, default: usize, blocks: usize) -> Result<Vec<usize>> {
-        let counts = match self.get(key) {
-            Some(value) if value.is_array() => self.counts(key, &[])?,
-            _ => vec![self.count(key, default)?; blocks],
+    /// A value for each of `blocks` blocks, given as one for all or as a list.
+    fn each<T: Clone>(
+        &self,
+        key: &str,
+        blocks: usize,
+        list: impl FnOnce() -> Result<Vec<T>>,
+        one: impl FnOnce() -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let values = match self.get(key) {
+            Some(value) if value.is_array() => list()?,
+            _ => vec![one()?; blocks],
         };
-        if counts.len() == blocks { Ok(counts) } else { Err(self.wrong(key, &format!("there are {blocks} blocks"))) }
+        if values.len() == blocks { Ok(values) } else { Err(self.wrong(key, &format!("there are {blocks} blocks"))) }
+    }
+
+    /// A number of at least 1 for each of `blocks` blocks, given as one for all or as a list.
+    pub fn count_each(&self, key: &str, default: usize, blocks: usize) -> Result<Vec<usize>> {
+        self.each(key, blocks, || self.counts(key, &[]), || self.count(key, default))
     }
 
     /// As [`count_each`](Self::count_each), of true or false.
     pub fn bool_each(&self, key: &str, default: bool, blocks: usize) -> Result<Vec<bool>> {
-        let flags = match self.get(key) {
-            Some(value) if value.is_array() => {
-                self.opt_list(key, "a list of true and false", Value::as_bool)?.unwrap_or_default()
-            }
-            _ => vec![self.bool(key, default)?; blocks],
-        };
-        if flags.len() == blocks { Ok(flags) } else { Err(self.wrong(key, &format!("there are {blocks} blocks"))) }
+        let list = || Ok(self.opt_list(key, "a list of true and false", Value::as_bool)?.unwrap_or_default());
+        self.each(key, blocks, list, || self.bool(key, default))
+    }
+
+    /// As [`count_each`](Self::count_each), of texts.
+    pub fn str_each(&self, key: &str, default: &'a str, blocks: usize) -> Result<Vec<&'a str>> {
+        let list = || Ok(self.opt_strs(key)?.unwrap_or_default());
+        self.each(key, blocks, list, || self.str(key, default))
+    }
+
+    /// For each of `blocks` blocks whether it is of the second of two classes; `default` says it where the file does
+    /// not.
+    pub fn second_of_each(
+        &self,
+        key: &str,
+        classes: [&str; 2],
+        blocks: usize,
+        default: impl Fn(usize) -> bool,
+    ) -> Result<Vec<bool>> {
+        let Some(types) = self.opt_strs(key)? else { return Ok((0..blocks).map(default).collect()) };
+        if types.len() != blocks {
+            return Err(self.wrong(key, &format!("`block_out_channels` has {blocks} values")));
+        }
+        let second = |name: &str| classes.iter().position(|class| *class == name).map(|class| class == 1);
+        let known = || self.wrong(key, &format!("this version knows {} and {}", classes[0], classes[1]));
+        types.into_iter().map(|name| second(name).ok_or_else(known)).collect()
     }
 
     pub fn opt_f32s(&self, key: &str) -> Result<Option<Vec<f32>>> {
@@ -239,15 +269,6 @@ impl<'a> Config<'a> {
 
     pub fn opt_strs(&self, key: &str) -> Result<Option<Vec<&'a str>>> {
         self.opt_list(key, "a list of texts", Value::as_str)
-    }
-
-    /// A text for each of `blocks` blocks, given as one for all or as a list.
-    pub fn strs_each(&self, key: &str, default: &'a str, blocks: usize) -> Result<Vec<&'a str>> {
-        let texts = match self.get(key) {
-            Some(value) if value.is_array() => self.opt_strs(key)?.unwrap_or_default(),
-            _ => vec![self.str(key, default)?; blocks],
-        };
-        if texts.len() == blocks { Ok(texts) } else { Err(self.wrong(key, &format!("there are {blocks} blocks"))) }
     }
 
     /// Lists of whole numbers.

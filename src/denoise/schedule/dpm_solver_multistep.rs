@@ -2,8 +2,10 @@
 
 use super::{
     Noised, Schedule, Scheduler, Step, Term,
-    euler::{Curve, final_sigma_is_zero},
-    training::{Defaults, Prediction, Training, exponential, interpolate, linspace, sigma_to_timestep},
+    training::{
+        Curve, Defaults, Prediction, Training, exponential, final_sigma_is_zero, interpolate, linspace, shifted,
+        sigma_to_timestep,
+    },
 };
 use crate::{Result, weights::Config};
 
@@ -75,7 +77,7 @@ impl DpmSolverMultistep {
         let (timesteps, mut sigmas): (Vec<f64>, Vec<f64>) = if let Some(shift) = self.flow {
             let mut sigmas: Vec<f64> = linspace(1.0, 1.0 / training.count() as f64, steps + 1)
                 .into_iter()
-                .map(|alpha| super::flow_match_euler::shifted(1.0 - alpha, shift))
+                .map(|alpha| shifted(1.0 - alpha, shift))
                 .collect();
             sigmas.reverse();
             sigmas.truncate(steps);

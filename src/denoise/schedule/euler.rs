@@ -2,7 +2,10 @@
 
 use super::{
     Noised, Schedule, Scheduler, Step, Term,
-    training::{Defaults, Prediction, Spacing, Training, exponential, interpolate, karras, sigma_to_timestep},
+    training::{
+        Curve, Defaults, Prediction, Spacing, Training, exponential, final_sigma_is_zero, interpolate,
+        sigma_to_timestep,
+    },
 };
 use crate::{Result, weights::Config};
 
@@ -16,40 +19,6 @@ pub struct Euler {
     sigma_min: Option<f64>,
     sigma_max: Option<f64>,
     final_sigma_is_zero: bool,
-}
-
-/// How sigmas lie between their ends.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Curve {
-    /// As the timesteps do.
-    Plain,
-    Karras,
-    Exponential,
-}
-
-impl Curve {
-    /// # Errors
-    /// `BadModel` where two are asked for, or one that this version does not know.
-    pub fn read(config: &Config) -> Result<Self> {
-        config.only("use_beta_sigmas", false)?;
-        match (config.bool("use_karras_sigmas", false)?, config.bool("use_exponential_sigmas", false)?) {
-            (true, true) => {
-                Err(config.wrong("use_karras_sigmas", "it and `use_exponential_sigmas` cannot both be true"))
-            }
-            (true, false) => Ok(Self::Karras),
-            (false, true) => Ok(Self::Exponential),
-            (false, false) => Ok(Self::Plain),
-        }
-    }
-
-    /// `points` sigmas from `first` down to `last`; `None` where they lie as the timesteps do.
-    pub fn between(self, first: f64, last: f64, points: usize) -> Option<Vec<f64>> {
-        match self {
-            Self::Plain => None,
-            Self::Karras => Some(karras(first, last, points)),
-            Self::Exponential => Some(exponential(first, last, points)),
-        }
-    }
 }
 
 impl Euler {
@@ -76,18 +45,6 @@ impl Euler {
             sigma_max: config.opt_f64("sigma_max")?,
             final_sigma_is_zero: final_sigma_is_zero(config)?,
         })
-    }
-}
-
-/// What `final_sigmas_type` says.
-///
-/// # Errors
-/// `BadModel` for another value.
-pub(super) fn final_sigma_is_zero(config: &Config) -> Result<bool> {
-    match config.str("final_sigmas_type", "zero")? {
-        "zero" => Ok(true),
-        "sigma_min" => Ok(false),
-        _ => Err(config.wrong("final_sigmas_type", "this version knows zero and sigma_min")),
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! `x_t = (1 - sigma) x_0 + sigma noise`; the model predicts the velocity `noise - x_0`.
 
-use super::{Grid, Mix, Noised, Schedule, Scheduler, Step, Term, euler::Curve, training::linspace};
+use super::{
+    Grid, Mix, Noised, Schedule, Scheduler, Step, Term,
+    training::{Curve, linspace, shifted},
+};
 use crate::{Result, weights::Config};
 
 /// The numbers of its config that change the arithmetic.
@@ -60,11 +63,6 @@ impl FlowMatchEuler {
         sigmas.push(0.0);
         sigmas
     }
-}
-
-/// `shift sigma / (1 + (shift - 1) sigma)`.
-pub(super) fn shifted(sigma: f64, shift: f64) -> f64 {
-    shift * sigma / (1.0 + (shift - 1.0) * sigma)
 }
 
 /// A call of the model at `sigma`, and what follows.

@@ -3,8 +3,8 @@
 
 use super::{
     Schedule, Scheduler, Step, Term,
-    flow_match_euler::{shifted, step},
-    training::linspace,
+    flow_match_euler::step,
+    training::{linspace, shifted},
 };
 use crate::{Result, weights::Config};
 

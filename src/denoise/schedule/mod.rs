@@ -8,7 +8,7 @@ mod ddpm;
 mod dpm_solver_multistep;
 mod euler;
 mod euler_ancestral;
-pub mod flow_match_euler;
+mod flow_match_euler;
 mod flow_match_heun;
 mod lcm;
 mod pndm;

@@ -33,6 +33,40 @@ pub struct Training {
     pub cosine: bool,
 }
 
+/// How sigmas lie between their ends.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Curve {
+    /// As the timesteps do.
+    Plain,
+    Karras,
+    Exponential,
+}
+
+impl Curve {
+    /// # Errors
+    /// `BadModel` where two are asked for, or one that this version does not know.
+    pub fn read(config: &Config) -> Result<Self> {
+        config.only("use_beta_sigmas", false)?;
+        match (config.bool("use_karras_sigmas", false)?, config.bool("use_exponential_sigmas", false)?) {
+            (true, true) => {
+                Err(config.wrong("use_karras_sigmas", "it and `use_exponential_sigmas` cannot both be true"))
+            }
+            (true, false) => Ok(Self::Karras),
+            (false, true) => Ok(Self::Exponential),
+            (false, false) => Ok(Self::Plain),
+        }
+    }
+
+    /// `points` sigmas from `first` down to `last`; `None` where they lie as the timesteps do.
+    pub fn between(self, first: f64, last: f64, points: usize) -> Option<Vec<f64>> {
+        match self {
+            Self::Plain => None,
+            Self::Karras => Some(karras(first, last, points)),
+            Self::Exponential => Some(exponential(first, last, points)),
+        }
+    }
+}
+
 /// What a scheduler class assumes where its config is silent.
 pub struct Defaults {
     pub beta_start: f64,
@@ -209,6 +243,18 @@ impl Training {
     }
 }
 
+/// What `final_sigmas_type` says.
+///
+/// # Errors
+/// `BadModel` for another value.
+pub fn final_sigma_is_zero(config: &Config) -> Result<bool> {
+    match config.str("final_sigmas_type", "zero")? {
+        "zero" => Ok(true),
+        "sigma_min" => Ok(false),
+        _ => Err(config.wrong("final_sigmas_type", "this version knows zero and sigma_min")),
+    }
+}
+
 /// How `x_t` is made where `alpha` is left of the clean latent's variance.
 pub fn noised(alpha: f64) -> Noised {
     Noised { x_0: alpha.sqrt(), noise: (1.0 - alpha).sqrt() }
@@ -229,9 +275,14 @@ pub fn interpolate(values: &[f64], at: f64) -> f64 {
 }
 
 /// Karras et al., arXiv 2206.00364, equation 5 with rho 7.
-pub fn karras(first: f64, last: f64, points: usize) -> Vec<f64> {
+fn karras(first: f64, last: f64, points: usize) -> Vec<f64> {
     const RHO: f64 = 7.0;
     linspace(first.powf(1.0 / RHO), last.powf(1.0 / RHO), points).into_iter().map(|root| root.powf(RHO)).collect()
+}
+
+/// What flow matching makes of a sigma: `shift sigma / (1 + (shift - 1) sigma)`.
+pub fn shifted(sigma: f64, shift: f64) -> f64 {
+    shift * sigma / (1.0 + (shift - 1.0) * sigma)
 }
 
 /// Evenly spaced logarithms.

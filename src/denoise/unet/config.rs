@@ -114,8 +114,9 @@ impl UNetConfig {
             layers: layers[i],
             attention: attends.then(|| attention(i)),
         };
-        let down = kinds(config, "down_block_types", ["DownBlock2D", "CrossAttnDownBlock2D"], n - 1, n)?;
-        let up = kinds(config, "up_block_types", ["UpBlock2D", "CrossAttnUpBlock2D"], 0, n)?;
+        let down =
+            config.second_of_each("down_block_types", ["DownBlock2D", "CrossAttnDownBlock2D"], n, |i| i + 1 < n)?;
+        let up = config.second_of_each("up_block_types", ["UpBlock2D", "CrossAttnUpBlock2D"], n, |i| i > 0)?;
         // An absent key means cross-attention, an explicit null no block at all.
         let default = if config.has("mid_block_type") { "" } else { "UNetMidBlock2DCrossAttn" };
         let mid_block = match config.str("mid_block_type", default)? {
@@ -186,20 +187,4 @@ impl UNetConfig {
     pub fn pooled_dim(&self) -> Option<usize> {
         self.addition.map(|addition| addition.input_dim.saturating_sub(6 * addition.time_dim))
     }
-}
-
-/// Whether each block attends, by its class; `names` are those without attention and with it. By default all do but
-/// the block `plain`.
-fn kinds(config: &Config, key: &str, names: [&str; 2], plain: usize, n: usize) -> Result<Vec<bool>> {
-    let Some(types) = config.opt_strs(key)? else { return Ok((0..n).map(|i| i != plain).collect()) };
-    if types.len() != n {
-        return Err(config.wrong(key, &format!("`block_out_channels` has {n} values")));
-    }
-    types
-        .into_iter()
-        .map(|name| match names.iter().position(|known| *known == name) {
-            Some(kind) => Ok(kind == 1),
-            None => Err(config.wrong(key, &format!("this version knows {} and {}", names[0], names[1]))),
-        })
-        .collect()
 }

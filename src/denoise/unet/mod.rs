@@ -123,10 +123,12 @@ impl UNet {
             None => self.time.forward(time),
         };
         if let (Some(embedding), Some(addition)) = (&self.addition, config.addition) {
-            let pooled = text.pooled.clone().ok_or_else(|| {
+            let pooled = text.pooled.clone().filter(|pooled| Some(pooled.dims()[1]) == config.pooled_dim());
+            let pooled = pooled.ok_or_else(|| {
                 Error::bad_model(format!(
-                    "{} wants pooled text, which this model's text encoders do not give",
-                    config.file
+                    "{} wants pooled text of {} values, which this model's text encoders do not give",
+                    config.file,
+                    config.pooled_dim().unwrap_or(0)
                 ))
             })?;
             // [N * 6] -> [N, 6 time_dim]

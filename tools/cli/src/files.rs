@@ -58,12 +58,13 @@ impl StoredTensor {
 const COMPONENTS: [&str; 6] = ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", "scheduler"];
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 
-/// Names that diffusers and transformers give their weights; the whole precision goes before the half.
-const WEIGHTS: [&str; 4] = [
-    "diffusion_pytorch_model.safetensors",
-    "model.safetensors",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "model.fp16.safetensors",
+/// Names that diffusers and transformers give their weights, single or sharded by an index; full precision goes before
+/// half.
+const WEIGHTS: [(&str, &str); 4] = [
+    ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors.index.fp16.json"),
+    ("model.fp16.safetensors", "model.safetensors.index.fp16.json"),
 ];
 
 /// Opens a model: reads its JSON and the headers of its weights.
@@ -151,18 +152,22 @@ impl Folder {
 
 /// The safetensors files of a component: one, or those that an index names.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    for name in WEIGHTS {
-        let single = folder.join(name);
+    for (single, index) in WEIGHTS {
+        let single = folder.join(single);
         if single.is_file() {
             return Ok(vec![single]);
         }
-        let index = folder.join(format!("{name}.index.json"));
+        let index = folder.join(index);
         if index.is_file() {
             let shards = safetensors::shard_files(&read_json(&index)?, &index.display().to_string())?;
             return Ok(shards.into_iter().map(|shard| folder.join(shard)).collect());
         }
     }
-    Err(Error::bad_model(format!("{} holds no weights; expected one of {}", folder.display(), WEIGHTS.join(", "))))
+    Err(Error::bad_model(format!(
+        "{} holds no weights; expected one of {}",
+        folder.display(),
+        WEIGHTS.map(|(single, _)| single).join(", ")
+    )))
 }
 
 fn read_header(path: &Path) -> Result<Vec<Entry>> {
