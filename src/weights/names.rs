@@ -12,6 +12,10 @@ pub fn canonical(name: &str) -> String {
     if of_layer || clip.iter().any(|start| key.starts_with(start)) {
         key.insert_str(0, "text_model.");
     }
+    // T5's encoder shares the embedding of its decoder; either name may be the one that was written.
+    if key == "encoder.embed_tokens.weight" {
+        key = "shared.weight".to_owned();
+    }
     // Attention of autoencoders, before diffusers 0.17.
     if key.contains(".attentions.") {
         for (old, new) in [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")] {
@@ -32,6 +36,7 @@ mod tests {
             ("decoder.mid_block.attentions.0.proj_attn.bias", "decoder.mid_block.attentions.0.to_out.0.bias"),
             ("text_encoder/encoder.layers.0.mlp.fc1.bias", "text_encoder/text_model.encoder.layers.0.mlp.fc1.bias"),
             ("text_encoder/text_model.final_layer_norm.bias", "text_encoder/text_model.final_layer_norm.bias"),
+            ("text_encoder/encoder.embed_tokens.weight", "text_encoder/shared.weight"),
             // TAESD, BERT and T5 keep theirs.
             ("vae/encoder.layers.0.weight", "vae/encoder.layers.0.weight"),
             (

@@ -54,7 +54,7 @@ fn trajectory(schedule: &Schedule, fake: &Fake, start: Vec<f32>, noise: Vec<Vec<
 /// Whether a run needs what no pipeline of ours asks a scheduler for.
 fn out_of_scope(run: &Value) -> bool {
     let asked = |key: &str| !run[key].as_object().unwrap().is_empty();
-    asked("step") || asked("set_timesteps") || run["config"]["use_beta_sigmas"] == true
+    asked("step") || asked("set_timesteps")
 }
 
 fn full_runs(file: &str, least: usize) {
@@ -113,12 +113,12 @@ fn ddim_runs_as_the_reference() {
 
 #[test]
 fn dpm_solver_multistep_runs_as_the_reference() {
-    full_runs("dpm_solver_multistep", 32);
+    full_runs("dpm_solver_multistep", 33);
 }
 
 #[test]
 fn euler_runs_as_the_reference() {
-    full_runs("euler", 17);
+    full_runs("euler", 19);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn flow_matching_on_the_flux_grid_runs_as_the_reference() {
         let name = format!("{} in {} steps", run["name"], run["steps"]);
         let config = Config::new("scheduler_config.json", &run["config"]).unwrap();
         let read = from_config("FlowMatchEulerDiscreteScheduler", &config, Grid::Flux);
-        if let Some(key) = ["use_beta_sigmas", "invert_sigmas"].into_iter().find(|key| run["config"][key] == true) {
+        if let Some(key) = ["invert_sigmas"].into_iter().find(|key| run["config"][key] == true) {
             assert!(read.err().unwrap().message.contains(key));
             refused += 1;
             continue;
