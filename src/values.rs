@@ -16,10 +16,12 @@ pub struct TokenIds {
 /// What a text encoder says of a prompt.
 #[derive(Clone, Debug)]
 pub struct TextEmbedding {
-    /// `[N, T, D]`, the last hidden state of every token.
+    /// `[N, T, D]`, a hidden state of every token.
     pub hidden: Tensor<3>,
-    /// `[N, T]`, 1 = keep, 0 = padding.
-    pub attention_mask: Tensor<2>,
+    /// `[N, T]`, 1 = keep, 0 = padding; `None` where the denoiser attends to padding too, as CLIP's does.
+    pub attention_mask: Option<Tensor<2>>,
+    /// `[N, D']`, the whole prompt in one vector, where the denoiser wants it.
+    pub pooled: Option<Tensor<2>>,
 }
 
 /// `[N, C, H / f, W / f]`: noise, any `x_t` on the way, or what the autoencoder decodes.

@@ -48,7 +48,7 @@ fn banned(path: &str) -> Vec<(&'static str, &'static str)> {
         (".into_data()", "a blocking readback panics in a browser; use into_data_async"),
         (".to_data()", "a blocking readback panics in a browser; use to_data_async"),
         ("into_scalar()", "a blocking readback panics in a browser"),
-        ("block_on", "nothing here may block"),
+        ("block_on(", "nothing here may block"),
     ]);
     if path.starts_with("denoise/schedule/") {
         list.extend([

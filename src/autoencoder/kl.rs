@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::AutoencoderShape;
 use crate::{
     Result,
-    layers::{Activation, Attention, Conv2d, GroupNorm, ResnetBlock2D, upsample_nearest_2x},
+    layers::{Activation, Attention, Conv2d, GroupNorm, ResnetBlock2D, ResnetOptions, upsample_nearest_2x},
     values::{Latent, PixelTensor},
     weights::{Config, Params},
 };
@@ -20,6 +20,9 @@ pub struct AutoencoderKlConfig {
     pub out_channels: usize,
     pub latent_channels: usize,
     pub block_out_channels: Vec<usize>,
+    /// Whether each stage of the encoder, and of the decoder, attends after each residual block.
+    pub down_attention: Vec<bool>,
+    pub up_attention: Vec<bool>,
     pub layers_per_block: usize,
     pub norm_num_groups: usize,
     pub act_fn: Activation,
@@ -32,8 +35,6 @@ impl AutoencoderKlConfig {
     /// # Errors
     /// `BadModel` for a value that is out of range or asks for what this version cannot do.
     pub fn read(config: &Config) -> Result<Self> {
-        config.only_each("down_block_types", "DownEncoderBlock2D")?;
-        config.only_each("up_block_types", "UpDecoderBlock2D")?;
         // `sample_size` only guides tiling; all arithmetic here is f32, so nothing needs upcasting; scaling
         // and means are read where latents are scaled.
         config.ignore(&[
@@ -45,11 +46,25 @@ impl AutoencoderKlConfig {
             "latents_std",
         ]);
         let act_fn = config.str("act_fn", "silu")?;
+        let block_out_channels = config.counts("block_out_channels", &[64])?;
+        let stages = block_out_channels.len();
         let this = Self {
+            down_attention: config.second_of_each(
+                "down_block_types",
+                ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
+                stages,
+                |_| false,
+            )?,
+            up_attention: config.second_of_each(
+                "up_block_types",
+                ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"],
+                stages,
+                |_| false,
+            )?,
             in_channels: config.count("in_channels", 3)?,
             out_channels: config.count("out_channels", 3)?,
             latent_channels: config.count("latent_channels", 4)?,
-            block_out_channels: config.counts("block_out_channels", &[64])?,
+            block_out_channels,
             layers_per_block: config.count("layers_per_block", 1)?,
             norm_num_groups: config.count("norm_num_groups", 32)?,
             act_fn: Activation::from_name(act_fn)
@@ -103,15 +118,21 @@ struct Decoder {
     out: Output,
 }
 
-/// Residual blocks, then a change of resolution on all but the last stage.
+/// Residual blocks, each perhaps followed by attention, then a change of resolution on all but the last stage.
 struct Stage {
-    resnets: Vec<ResnetBlock2D>,
+    blocks: Vec<(ResnetBlock2D, Option<PixelAttention>)>,
     resample: Option<Conv2d>,
 }
 
 struct MidBlock {
     resnets: [ResnetBlock2D; 2],
-    attention: Option<(GroupNorm, Attention)>,
+    attention: Option<PixelAttention>,
+}
+
+/// Every position looks at every other, with one head as wide as the feature map is deep.
+struct PixelAttention {
+    norm: GroupNorm,
+    attention: Attention,
 }
 
 struct Output {
@@ -135,9 +156,19 @@ impl AutoencoderKl {
         })
     }
 
-    /// The mean of the posterior: `[N, C, H, W]` in -1..1 -> `[N, latent_channels, H / factor, W / factor]`.
-    pub fn encode(&self, pixels: PixelTensor) -> Latent {
-        self.moments(pixels).narrow(1, 0, self.latent_channels)
+    /// The mean of the posterior, or with unit `noise` a draw from it: `[N, C, H, W]` in -1..1 ->
+    /// `[N, latent_channels, H / factor, W / factor]`.
+    pub fn encode(&self, pixels: PixelTensor, noise: Option<Latent>) -> Latent {
+        let moments = self.moments(pixels);
+        let mean = moments.clone().narrow(1, 0, self.latent_channels);
+        match noise {
+            // diffusers bounds the logarithm of the variance so.
+            Some(noise) => {
+                let log_variance = moments.narrow(1, self.latent_channels, self.latent_channels).clamp(-30.0, 20.0);
+                mean + (log_variance * 0.5).exp() * noise
+            }
+            None => mean,
+        }
     }
 
     /// Mean, then log-variance: `[N, 2 * latent_channels, H / factor, W / factor]`.
@@ -162,8 +193,9 @@ impl Encoder {
             // The reference pads right and bottom by one, then convolves with no padding.
             let resample = (i + 1 < widths.len())
                 .then(|| Conv2d::load_with(&stage.at("downsamplers.0.conv"), width, width, 3, 2, [0, 1], true));
+            let (c_in, attends) = (widths[i.saturating_sub(1)], config.down_attention[i]);
             Ok(Stage {
-                resnets: load_resnets(&stage, widths[i.saturating_sub(1)], width, config.layers_per_block, config)?,
+                blocks: load_blocks(&stage, c_in, width, config.layers_per_block, attends, config)?,
                 resample: resample.transpose()?,
             })
         });
@@ -177,7 +209,7 @@ impl Encoder {
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.down.iter().fold(self.conv_in.forward(x), |x, stage| {
-            let x = stage.resnets.iter().fold(x, |x, resnet| resnet.forward(x));
+            let x = stage.forward(x);
             stage.resample.iter().fold(x, |x, conv| conv.forward(x))
         });
         self.out.forward(self.mid.forward(x))
@@ -192,8 +224,9 @@ impl Decoder {
             let stage = params.at(&format!("up_blocks.{i}"));
             let resample =
                 (i + 1 < widths.len()).then(|| Conv2d::load(&stage.at("upsamplers.0.conv"), width, width, 3));
+            let (c_in, attends) = (widths[i.saturating_sub(1)], config.up_attention[i]);
             Ok(Stage {
-                resnets: load_resnets(&stage, widths[i.saturating_sub(1)], width, config.layers_per_block + 1, config)?,
+                blocks: load_blocks(&stage, c_in, width, config.layers_per_block + 1, attends, config)?,
                 resample: resample.transpose()?,
             })
         });
@@ -208,60 +241,73 @@ impl Decoder {
     fn forward(&self, z: Tensor<4>) -> Tensor<4> {
         let x = self.mid.forward(self.conv_in.forward(z));
         let x = self.up.iter().fold(x, |x, stage| {
-            let x = stage.resnets.iter().fold(x, |x, resnet| resnet.forward(x));
+            let x = stage.forward(x);
             stage.resample.iter().fold(x, |x, conv| conv.forward(upsample_nearest_2x(x)))
         });
         self.out.forward(x)
     }
 }
 
-fn load_resnets(
+fn load_blocks(
     stage: &Params,
     c_in: usize,
     c_out: usize,
     count: usize,
+    attends: bool,
     config: &AutoencoderKlConfig,
-) -> Result<Vec<ResnetBlock2D>> {
+) -> Result<Vec<(ResnetBlock2D, Option<PixelAttention>)>> {
+    let options = ResnetOptions::new(config.norm_num_groups, EPS, config.act_fn);
     (0..count)
         .map(|i| {
-            ResnetBlock2D::load(
-                &stage.at(&format!("resnets.{i}")),
-                if i == 0 { c_in } else { c_out },
-                c_out,
-                config.norm_num_groups,
-                EPS,
-                config.act_fn,
-            )
+            let c_in = if i == 0 { c_in } else { c_out };
+            let resnet = ResnetBlock2D::load(&stage.at(&format!("resnets.{i}")), c_in, c_out, options)?;
+            let attention = attends.then(|| PixelAttention::load(&stage.at(&format!("attentions.{i}")), c_out, config));
+            Ok((resnet, attention.transpose()?))
         })
         .collect()
 }
 
+impl Stage {
+    /// The blocks, at one resolution: `[N, c_in, H, W] -> [N, c_out, H, W]`.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.blocks.iter().fold(x, |x, (resnet, attention)| {
+            let x = resnet.forward(x);
+            attention.iter().fold(x, |x, attention| attention.forward(x))
+        })
+    }
+}
+
+impl PixelAttention {
+    fn load(params: &Params, width: usize, config: &AutoencoderKlConfig) -> Result<Self> {
+        Ok(Self {
+            norm: GroupNorm::load(&params.at("group_norm"), width, config.norm_num_groups, EPS)?,
+            attention: Attention::load(params, width, width, 1, width, true)?,
+        })
+    }
+
+    /// `[N, C, H, W] -> [N, C, H, W]`.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [n, c, h, w] = x.dims();
+        // [N, C, H, W] -> [N, H * W, C]
+        let tokens: Tensor<3> = self.norm.forward(x.clone()).reshape([n, c, h * w]).swap_dims(1, 2);
+        let attended = self.attention.forward(tokens.clone(), tokens, None);
+        x + attended.swap_dims(1, 2).reshape([n, c, h, w])
+    }
+}
+
 impl MidBlock {
     fn load(params: &Params, width: usize, config: &AutoencoderKlConfig) -> Result<Self> {
-        let resnet = |name: &str| {
-            ResnetBlock2D::load(&params.at(name), width, width, config.norm_num_groups, EPS, config.act_fn)
-        };
-        let attention = config.mid_block_add_attention.then(|| {
-            let attention = params.at("attentions.0");
-            // One head, as wide as the block.
-            Ok((
-                GroupNorm::load(&attention.at("group_norm"), width, config.norm_num_groups, EPS)?,
-                Attention::load(&attention, width, width, 1, width, true)?,
-            ))
-        });
+        let options = ResnetOptions::new(config.norm_num_groups, EPS, config.act_fn);
+        let resnet = |name: &str| ResnetBlock2D::load(&params.at(name), width, width, options);
+        let attention =
+            config.mid_block_add_attention.then(|| PixelAttention::load(&params.at("attentions.0"), width, config));
         Ok(Self { resnets: [resnet("resnets.0")?, resnet("resnets.1")?], attention: attention.transpose()? })
     }
 
     /// `[N, C, H, W] -> [N, C, H, W]`.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let mut x = self.resnets[0].forward(x);
-        if let Some((norm, attention)) = &self.attention {
-            let [n, c, h, w] = x.dims();
-            // [N, C, H, W] -> [N, H * W, C]
-            let tokens: Tensor<3> = norm.forward(x.clone()).reshape([n, c, h * w]).swap_dims(1, 2);
-            let attended = attention.forward(tokens.clone(), tokens, None);
-            x = x + attended.swap_dims(1, 2).reshape([n, c, h, w]);
-        }
+        let x = self.resnets[0].forward(x);
+        let x = self.attention.iter().fold(x, |x, attention| attention.forward(x));
         self.resnets[1].forward(x)
     }
 }

@@ -1,6 +1,8 @@
 //! [`Latent`] <-> [`PixelTensor`]: one file per family, and what they share.
 
+pub mod dc;
 pub mod kl;
+mod tiles;
 pub mod tiny;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -19,6 +21,7 @@ pub struct Autoencoder {
 }
 
 enum Family {
+    Dc(Box<dc::AutoencoderDc>),
     Kl(kl::AutoencoderKl),
     Tiny(tiny::AutoencoderTiny),
 }
@@ -50,9 +53,13 @@ impl Autoencoder {
                 let config = tiny::AutoencoderTinyConfig::read(&config)?;
                 (Family::Tiny(tiny::AutoencoderTiny::load(params, &config)?), config.shape())
             }
+            "AutoencoderDC" => {
+                let config = dc::AutoencoderDcConfig::read(&config)?;
+                (Family::Dc(Box::new(dc::AutoencoderDc::load(params, &config)?)), config.shape())
+            }
             other => {
                 return Err(Error::bad_model(format!(
-                    "model_index.json: `vae` is of the class {other}; this version knows AutoencoderTiny and AutoencoderKL"
+                    "model_index.json: `vae` is of the class {other}; this version knows AutoencoderTiny, AutoencoderKL and AutoencoderDC"
                 )));
             }
         };
@@ -75,15 +82,25 @@ impl Autoencoder {
     pub fn decode(&self, latent: Latent) -> PixelTensor {
         let z = self.scaling.to_autoencoder(latent);
         match &self.family {
+            Family::Dc(dc) => dc.decode(z),
             Family::Kl(kl) => kl.decode(z),
             Family::Tiny(tiny) => tiny.decode(z),
         }
     }
 
-    /// The inverse: `[N, pixel_channels, H, W]`, sides divisible by `factor`, to the denoiser's scale.
-    pub fn encode(&self, pixels: PixelTensor) -> Latent {
+    /// As [`decode`](Self::decode), in square tiles of `tile` latent positions that overlap by a quarter and fade into
+    /// each other: the memory of one tile, whatever the picture's size. Equal to the whole away from seams as far as
+    /// layers look; attention and norms over the whole picture see only their tile.
+    pub fn decode_tiled(&self, latent: Latent, tile: usize) -> PixelTensor {
+        tiles::decode(latent, tile, self.shape.factor, |part| self.decode(part))
+    }
+
+    /// The inverse: `[N, pixel_channels, H, W]`, sides divisible by `factor`, to the denoiser's scale. Of a
+    /// distribution it gives the mean, or with unit `noise` `[N, latent_channels, h, w]` a draw.
+    pub fn encode(&self, pixels: PixelTensor, noise: Option<Latent>) -> Latent {
         let z = match &self.family {
-            Family::Kl(kl) => kl.encode(pixels),
+            Family::Dc(dc) => dc.encode(pixels),
+            Family::Kl(kl) => kl.encode(pixels, noise),
             Family::Tiny(tiny) => tiny.encode(pixels),
         };
         self.scaling.to_denoiser(z)

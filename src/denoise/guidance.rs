@@ -2,47 +2,39 @@
 
 use burn::tensor::Tensor;
 
-use super::run::Denoiser;
-use crate::{
-    Result,
-    values::{Latent, TextEmbedding},
-};
+use super::run::{Condition, Denoiser};
+use crate::{Result, values::Latent};
 
-/// A prompt's embedding and, where guidance is not 1, the negative prompt's: `v_neg + g (v_pos - v_neg)`.
+/// A prompt's embedding and, where it guides, the negative prompt's: `v_neg + g (v_pos - v_neg)`.
 pub struct Guidance {
     scale: f32,
-    /// Negative then positive; the positive alone where the scale is 1.
-    text: TextEmbedding,
+    condition: Condition,
 }
 
 impl Guidance {
-    /// `text` holds the negative prompt's embedding and the positive's (`N` = 2) or, for a scale of 1,
-    /// the positive's alone (`N` = 1).
-    pub fn new(scale: f32, text: TextEmbedding) -> Self {
-        Self { scale, text }
-    }
-
-    /// Whether a scale needs the negative prompt at all.
-    pub fn needs_negative(scale: f32) -> bool {
-        scale != 1.0
+    /// `condition.text` holds the negative prompt's embedding and the positive's (`N` = 2), or the positive's
+    /// alone (`N` = 1), which is then not guided.
+    pub fn new(scale: f32, condition: Condition) -> Self {
+        Self { scale, condition }
     }
 
     /// The guided prediction for one picture, `[1, C, H, W]` in and out; both prompts go through in one batch.
     ///
     /// # Errors
     /// Those of the denoiser.
-    pub fn predict(
-        &self,
-        denoiser: &dyn Denoiser,
-        x_t: &Latent,
-        timestep: f32,
-        picture: (usize, usize),
-    ) -> Result<Latent> {
-        if !Self::needs_negative(self.scale) {
-            return denoiser.predict(x_t.clone(), &[timestep], &self.text, picture);
+    pub fn predict(&self, denoiser: &dyn Denoiser, x_t: Latent, timestep: f32) -> Result<Latent> {
+        let [_, channels, _, _] = x_t.dims();
+        let x_t = match &self.condition.extra {
+            Some(extra) => Tensor::cat(vec![x_t, extra.clone()], 1),
+            None => x_t,
+        };
+        let [n, _, _] = self.condition.text.hidden.dims();
+        let output = denoiser.predict(x_t.repeat_dim(0, n), &vec![timestep; n], &self.condition)?;
+        // Models that learnt their variance too give it as a second half, which no solver here uses.
+        let output = output.narrow(1, 0, channels);
+        if n == 1 {
+            return Ok(output);
         }
-        let both = Tensor::cat(vec![x_t.clone(), x_t.clone()], 0);
-        let output = denoiser.predict(both, &[timestep; 2], &self.text, picture)?;
         let (negative, positive) = (output.clone().narrow(0, 0, 1), output.narrow(0, 1, 1));
         Ok(negative.clone() + (positive - negative) * self.scale)
     }

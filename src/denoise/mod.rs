@@ -5,6 +5,7 @@ mod guidance;
 pub mod noise;
 mod run;
 pub mod schedule;
+pub mod unet;
 
 pub use guidance::Guidance;
-pub use run::{Denoiser, Denoising, StepOutcome};
+pub use run::{Blend, Condition, Denoiser, Denoising, FreshNoise, StepOutcome};

@@ -1,41 +1,70 @@
 //! The loop: from noise, step by step, to what the autoencoder decodes.
 
+use burn::tensor::{Tensor, TensorData};
+
 use super::{
-    Guidance,
-    dit::pixart::PixArt,
-    schedule::{Schedule, Update},
+    Guidance, noise,
+    schedule::{Mix, Schedule, Term},
 };
-use crate::{
-    Result,
-    values::{Latent, TextEmbedding},
-};
+use crate::values::Latent;
+use crate::{Result, values::TextEmbedding};
+
+/// What stays the same for every call of the network in a run.
+#[derive(Clone)]
+pub struct Condition {
+    /// `N` is 1, or 2 with the negative prompt first.
+    pub text: TextEmbedding,
+    /// (height, width) in pixels.
+    pub picture: (usize, usize),
+    /// For networks that are told the guidance rather than called twice.
+    pub guidance: f32,
+    /// `[1, C', H, W]`, joined to `x_t` along the channels: mask and masked picture of inpainting networks.
+    pub extra: Option<Latent>,
+}
 
 /// A network that predicts, from `x_t` and text, what its schedule steps along.
 pub trait Denoiser {
-    /// `x_t` `[N, C, H, W]`, `timesteps` `[N]`; `picture` is (height, width) in pixels. Gives `[N, C, H, W]`.
+    /// `x_t` `[N, C, H, W]` with `condition.extra` already joined, `timesteps` `[N]`. Gives `[N, C, H, W]` or more
+    /// channels, of which those after the latent's are left aside.
     ///
     /// # Errors
     /// Where the network cannot take these shapes.
-    fn predict(&self, x_t: Latent, timesteps: &[f32], text: &TextEmbedding, picture: (usize, usize)) -> Result<Latent>;
+    fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent>;
 }
 
-impl Denoiser for PixArt {
-    fn predict(&self, x_t: Latent, timesteps: &[f32], text: &TextEmbedding, picture: (usize, usize)) -> Result<Latent> {
-        let channels = x_t.dims()[1];
-        let output = self.forward(x_t, timesteps, text, picture)?;
-        // Models that learnt their variance too give it as a second half, which no solver here uses.
-        Ok(output.narrow(1, 0, channels))
-    }
+/// Where the fresh noise of stochastic steps comes from.
+#[derive(Clone, Debug, Default)]
+pub struct FreshNoise {
+    pub seed: u64,
+    /// By step, in place of the seed's.
+    pub given: Vec<Vec<f32>>,
+}
+
+/// Keeps what is not to be drawn anew: after each step, `x_t` is that of the known latent where the mask is 0.
+pub struct Blend {
+    /// `[1, 1, H, W]`, 1 where the picture is drawn anew.
+    pub mask: Tensor<4>,
+    pub known: Latent,
+    pub noise: Latent,
 }
 
 /// A run in progress: call [`step`](Self::step) until it gives `None`, whenever you like; to cancel, stop calling.
 pub struct Denoising<'a> {
     denoiser: &'a dyn Denoiser,
     guidance: &'a Guidance,
-    schedule: &'a dyn Schedule,
-    picture: (usize, usize),
+    schedule: &'a Schedule,
+    fresh: FreshNoise,
+    blend: Option<Blend>,
     x_t: Latent,
     step: usize,
+    /// The latest first, as many as the schedule looks back on.
+    past: Vec<Past>,
+}
+
+struct Past {
+    x_t: Latent,
+    output: Latent,
+    x_0: Latent,
 }
 
 /// What one step gave.
@@ -49,19 +78,19 @@ pub struct StepOutcome {
 }
 
 impl<'a> Denoising<'a> {
-    /// Starts from unit `noise`, `[1, C, H, W]`; `picture` is (height, width) in pixels.
+    /// Starts from `x_t`, `[1, C, H, W]`, in the noise of the schedule's first step.
     pub fn new(
         denoiser: &'a dyn Denoiser,
         guidance: &'a Guidance,
-        schedule: &'a dyn Schedule,
-        noise: Latent,
-        picture: (usize, usize),
+        schedule: &'a Schedule,
+        x_t: Latent,
+        fresh: FreshNoise,
+        blend: Option<Blend>,
     ) -> Self {
-        let x_t = noise * schedule.init_noise_sigma();
-        Self { denoiser, guidance, schedule, picture, x_t, step: 0 }
+        Self { denoiser, guidance, schedule, fresh, blend, x_t, step: 0, past: Vec::new() }
     }
 
-    /// The latent as it stands: at first the scaled noise, at last what the autoencoder decodes.
+    /// The latent as it stands: at first the noise, at last what the autoencoder decodes.
     pub fn x_t(&self) -> &Latent {
         &self.x_t
     }
@@ -71,16 +100,52 @@ impl<'a> Denoising<'a> {
     /// # Errors
     /// Those of the denoiser.
     pub fn step(&mut self) -> Result<Option<StepOutcome>> {
-        if self.step == self.schedule.steps() {
-            return Ok(None);
+        let Some(step) = self.schedule.steps.get(self.step) else { return Ok(None) };
+        let output = self.guidance.predict(self.denoiser, scaled(&self.x_t, step.input_scale), step.timestep)?;
+        let Mix { x, output: o } = step.x_0;
+        let x_0 = scaled(&self.x_t, x) + scaled(&output, o);
+        let x_0 = step.clip.map_or_else(|| x_0.clone(), |range| x_0.clone().clamp(-range, range));
+        self.past.insert(0, Past { x_t: self.x_t.clone(), output, x_0: x_0.clone() });
+        self.past.truncate(self.schedule.reach() + 1);
+
+        let mut x_t: Option<Latent> = None;
+        for (term, weight) in step.next.iter().filter(|(_, weight)| *weight != 0.0) {
+            let part = match *term {
+                Term::X(back) => scaled(&self.past[back].x_t, *weight),
+                Term::Output(back) => scaled(&self.past[back].output, *weight),
+                Term::X0(back) => scaled(&self.past[back].x_0, *weight),
+                Term::Noise => scaled(&self.fresh(self.step), *weight),
+            };
+            x_t = Some(match x_t {
+                Some(sum) => sum + part,
+                None => part,
+            });
         }
-        let output =
-            self.guidance.predict(self.denoiser, &self.x_t, self.schedule.timestep(self.step), self.picture)?;
-        let apply = |Update { x, output: o }: Update| self.x_t.clone() * x + output.clone() * o;
-        let x_0 = apply(self.schedule.denoised(self.step));
-        let x_t = apply(self.schedule.update(self.step));
-        self.x_t = x_t.clone();
+        let mut x_t = x_t.unwrap_or_else(|| self.x_t.zeros_like());
         self.step += 1;
+        if let Some(Blend { mask, known, noise }) = &self.blend {
+            let known = match self.schedule.steps.get(self.step) {
+                Some(next) => scaled(known, next.noised.x_0) + scaled(noise, next.noised.noise),
+                None => known.clone(),
+            };
+            x_t = known.clone() + (x_t - known) * mask.clone();
+        }
+        self.x_t = x_t.clone();
         Ok(Some(StepOutcome { step: self.step, x_t, x_0 }))
     }
+
+    /// Unit noise for `step`, the same for the same seed.
+    fn fresh(&self, step: usize) -> Latent {
+        let shape = self.x_t.dims();
+        let values = match self.fresh.given.get(step) {
+            Some(values) => values.clone(),
+            None => noise::normal(self.fresh.seed, step as u64 + 1, shape.iter().product()),
+        };
+        Tensor::from_data(TensorData::new(values, shape), &self.x_t.device())
+    }
+}
+
+/// A product that leaves a factor of 1 alone.
+fn scaled(x: &Latent, factor: f64) -> Latent {
+    if factor == 1.0 { x.clone() } else { x.clone() * factor }
 }

@@ -51,5 +51,10 @@ impl Conv2d {
 /// Each pixel becomes two by two (`F.interpolate(scale_factor=2, mode="nearest")`).
 pub fn upsample_nearest_2x(x: Tensor<4>) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
-    module::interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([2 * height, 2 * width]))
+    resize_nearest(x, [2 * height, 2 * width])
+}
+
+/// To `[height, width]` by taking the nearest pixel (`F.interpolate(size=size, mode="nearest")`).
+pub fn resize_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    module::interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size))
 }

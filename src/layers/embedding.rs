@@ -27,33 +27,71 @@ impl Embedding {
 /// Sinusoidal features of timesteps, cosines first: `[N] -> [N, dim]`
 /// (diffusers `get_timestep_embedding` with `flip_sin_to_cos=True`, `downscale_freq_shift=0`).
 pub fn timestep_embedding(timesteps: &[f32], dim: usize, device: &Device) -> Tensor<2> {
+    timestep_embedding_with(timesteps, dim, true, 0.0, device)
+}
+
+/// As [`timestep_embedding`], with sines first where `flip_sin_to_cos` is false and with `downscale_freq_shift`
+/// fewer frequencies below the slowest.
+pub fn timestep_embedding_with(
+    timesteps: &[f32],
+    dim: usize,
+    flip_sin_to_cos: bool,
+    downscale_freq_shift: f32,
+    device: &Device,
+) -> Tensor<2> {
     let half = dim / 2;
     let mut features = Vec::with_capacity(timesteps.len() * dim);
     for &timestep in timesteps {
-        let angle = |i: usize| timestep * (-(10000f32.ln()) * i as f32 / half as f32).exp();
-        features.extend((0..half).map(|i| angle(i).cos()));
-        features.extend((0..half).map(|i| angle(i).sin()));
+        let angle = |i: usize| timestep * (-(10000f32.ln()) * i as f32 / (half as f32 - downscale_freq_shift)).exp();
+        let halves: [fn(f32) -> f32; 2] = if flip_sin_to_cos { [f32::cos, f32::sin] } else { [f32::sin, f32::cos] };
+        features.extend(halves.iter().flat_map(|wave| (0..half).map(|i| wave(angle(i)))));
     }
     Tensor::from_data(TensorData::new(features, [timesteps.len(), dim]), device)
 }
 
-/// Two dense layers with SiLU between them (diffusers `TimestepEmbedding`).
+/// Two dense layers with an activation between them (diffusers `TimestepEmbedding`).
 pub struct TimestepEmbedding {
     linear_1: Linear,
     linear_2: Linear,
+    /// Of a condition that is added to the input.
+    cond_proj: Option<Linear>,
+    activation: Activation,
 }
 
 impl TimestepEmbedding {
+    /// With SiLU and no condition: the usual kind.
     pub fn load(params: &Params, d_in: usize, d_out: usize) -> Result<Self> {
+        Self::load_with(params, d_in, d_out, Activation::Silu, None)
+    }
+
+    pub fn load_with(
+        params: &Params,
+        d_in: usize,
+        d_out: usize,
+        activation: Activation,
+        cond_proj_dim: Option<usize>,
+    ) -> Result<Self> {
         Ok(Self {
             linear_1: Linear::load(&params.at("linear_1"), d_in, d_out)?,
             linear_2: Linear::load(&params.at("linear_2"), d_out, d_out)?,
+            cond_proj: cond_proj_dim
+                .map(|dim| Linear::load_with(&params.at("cond_proj"), dim, d_in, false))
+                .transpose()?,
+            activation,
         })
     }
 
     /// `[N, d_in] -> [N, d_out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.linear_2.forward(Activation::Silu.forward(self.linear_1.forward(x)))
+        self.linear_2.forward(self.activation.forward(self.linear_1.forward(x)))
+    }
+
+    /// As [`forward`](Self::forward), with a `condition` `[N, cond_proj_dim]`.
+    pub fn forward_with(&self, x: Tensor<2>, condition: Tensor<2>) -> Tensor<2> {
+        match &self.cond_proj {
+            Some(cond_proj) => self.forward(x + cond_proj.forward(condition)),
+            None => self.forward(x),
+        }
     }
 }
 

@@ -26,6 +26,34 @@ impl LayerNorm {
     }
 }
 
+/// Division by the root of the last dimension's mean square, without subtracting its mean (T5 `LayerNorm`, diffusers
+/// `RMSNorm`).
+pub struct RmsNorm {
+    weight: Tensor<1>,
+    bias: Option<Tensor<1>>,
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub fn load(params: &Params, dim: usize, eps: f64) -> Result<Self> {
+        Ok(Self { weight: params.tensor("weight", [dim])?, bias: None, eps })
+    }
+
+    pub fn load_with_bias(params: &Params, dim: usize, eps: f64) -> Result<Self> {
+        Ok(Self { bias: Some(params.tensor("bias", [dim])?), ..Self::load(params, dim, eps)? })
+    }
+
+    /// `[..., dim] -> [..., dim]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
+        let x = x / (mean_square + self.eps).sqrt() * self.weight.clone().unsqueeze();
+        match &self.bias {
+            Some(bias) => x + bias.clone().unsqueeze(),
+            None => x,
+        }
+    }
+}
+
 /// Group normalisation over channel groups and all positions (`torch.nn.GroupNorm`).
 pub struct GroupNorm {
     weight: Tensor<1>,

@@ -1,5 +1,17 @@
-//! The only room that knows the order of the others. One file per kind of generation.
+//! The only room that knows the order of the others.
+//!
+//! [`Pipeline`] is a loaded model of any class that this version runs; `text_to_image`, `image_to_image` and `inpaint`
+//! hold where each kind of generation starts; the rest is what they share.
 
+mod family;
+mod generate;
+mod image_to_image;
+mod inpaint;
+mod model;
+mod request;
+mod text;
 mod text_to_image;
 
-pub use text_to_image::{Event, Generated, Info, Plan, Preview, Request, TextToImage, read, required_params};
+pub use generate::{Event, Generated, Preview, read};
+pub use model::{Pipeline, required_params};
+pub use request::{Info, Plan, Request};

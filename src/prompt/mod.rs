@@ -1,5 +1,8 @@
 //! Text -> [`TokenIds`], by the model's own `tokenizer.json`.
 
+mod clip;
+
+pub use clip::clip_tokenizer;
 use tokenizers::{PaddingParams, PaddingStrategy, Tokenizer as Inner, TruncationParams};
 
 use crate::{Error, Result, values::TokenIds};
@@ -11,12 +14,13 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// `json` is the text of `file` (a `tokenizer.json`); `max_tokens` counts special tokens too.
+    /// `json` is the text of `file` (a `tokenizer.json`); `max_tokens` counts special tokens too; `pad_token` is what
+    /// `tokenizer_config.json` says, and goes before what `json` says.
     ///
     /// # Errors
     /// `BadModel` where the file is not a tokenizer, has no padding token, or `max_tokens` leaves no
     /// room for its special tokens.
-    pub fn from_json(json: &str, max_tokens: usize, file: &str) -> Result<Self> {
+    pub fn from_json(json: &str, max_tokens: usize, pad_token: Option<&str>, file: &str) -> Result<Self> {
         let wrong = |error: tokenizers::Error| Error::bad_model(format!("{file} is not a usable tokenizer: {error}"));
         let mut inner: Inner = json.parse().map_err(wrong)?;
         let special = inner.encode("", true).map_err(wrong)?;
@@ -26,17 +30,16 @@ impl Tokenizer {
                 "model_index.json: `max_text_tokens` is {max_tokens}, but {file} adds {special} special tokens; it must be larger"
             )));
         }
-        let padding = match inner.get_padding() {
-            Some(padding) => padding.clone(),
-            None => {
-                let token =
-                    ["[PAD]", "<pad>", "<|endoftext|>"].into_iter().find(|token| inner.token_to_id(token).is_some());
-                let token = token.ok_or_else(|| {
-                    Error::bad_model(format!("{file} has neither a `padding` entry nor a token named [PAD] or <pad>"))
+        let padding = match (pad_token, inner.get_padding()) {
+            (None, Some(padding)) => padding.clone(),
+            (given, _) => {
+                let candidates = given.map_or(vec!["[PAD]", "<pad>", "<|endoftext|>"], |token| vec![token]);
+                let token = candidates.iter().find(|token| inner.token_to_id(token).is_some()).ok_or_else(|| {
+                    Error::bad_model(format!("{file} has no `padding` entry and no token {}", candidates.join(" or ")))
                 })?;
                 PaddingParams {
                     pad_id: inner.token_to_id(token).unwrap_or(0),
-                    pad_token: token.to_owned(),
+                    pad_token: (*token).to_owned(),
                     ..Default::default()
                 }
             }

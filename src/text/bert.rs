@@ -1,9 +1,9 @@
 //! BERT, the layout of MiniLM and its kin (transformers `BertModel`; Devlin et al., arXiv 1810.04805).
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::{
-    Error, Result,
+    Result,
     layers::{Activation, Embedding, LayerNorm, Linear, mask_to_bias, multi_head_attention},
     values::{TextEmbedding, TokenIds},
     weights::{Config, Params},
@@ -115,27 +115,10 @@ impl Bert {
     /// `BadModel` where a token id is beyond the vocabulary, or there are more tokens than positions:
     /// the tokenizer is then not this encoder's.
     pub fn forward(&self, prompts: &[TokenIds]) -> Result<TextEmbedding> {
-        let n = prompts.len();
-        let t = prompts.first().map_or(0, |prompt| prompt.ids.len());
-        if t > self.config.max_position_embeddings {
-            return Err(Error::bad_model(format!(
-                "the prompt has {t} tokens, but the text encoder has {} positions: lower `max_text_tokens` in model_index.json",
-                self.config.max_position_embeddings
-            )));
-        }
-        let vocabulary = self.config.vocab_size as i64;
-        if let Some(id) = prompts.iter().flat_map(|prompt| &prompt.ids).find(|id| **id >= vocabulary) {
-            return Err(Error::bad_model(format!(
-                "the tokenizer gave the id {id}, but the text encoder knows {vocabulary} tokens: this is not its tokenizer"
-            )));
-        }
+        let BertConfig { vocab_size, max_position_embeddings, .. } = self.config;
         let device = self.token_type_embedding.device();
-        let flat = |values: fn(&TokenIds) -> &Vec<i64>| -> Vec<i64> {
-            prompts.iter().flat_map(|prompt| values(prompt).clone()).collect()
-        };
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(flat(|p| &p.ids), [n, t]), &device);
-        let mask = flat(|p| &p.attention_mask).into_iter().map(|kept| kept as f32).collect::<Vec<_>>();
-        let attention_mask = Tensor::<2>::from_data(TensorData::new(mask, [n, t]), &device);
+        let (ids, attention_mask) = super::batch(prompts, vocab_size, max_position_embeddings, &device)?;
+        let [_, t] = ids.dims();
         // transformers discards with the most negative float; -1e9 underflows softmax to 0 just the same.
         let bias = mask_to_bias(attention_mask.clone(), -1e9);
 
@@ -145,7 +128,7 @@ impl Bert {
         for layer in &self.layers {
             x = layer.forward(x, bias.clone(), &self.config);
         }
-        Ok(TextEmbedding { hidden: x, attention_mask })
+        Ok(TextEmbedding { hidden: x, attention_mask: Some(attention_mask), pooled: None })
     }
 }
 

@@ -12,7 +12,7 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     Error, Result,
-    pipeline::{Event, Request, TextToImage, read, required_params},
+    pipeline::{Event, Pipeline, Request, read, required_params},
     values::Image,
     weights::bundle::{self, Manifest},
 };
@@ -70,7 +70,7 @@ impl Loader {
     /// `bad-input` naming a shard that is missing.
     pub async fn finish(self) -> Thrown<Model> {
         let (manifest, tensors) = self.inner.finish()?;
-        let pipeline = TextToImage::load(&manifest.files, &tensors)?;
+        let pipeline = Pipeline::load(&manifest.files, &tensors)?;
         let info = pipeline.info();
         let info = Info {
             name: manifest.name,
@@ -90,7 +90,7 @@ impl Loader {
 /// A model on its device.
 #[wasm_bindgen]
 pub struct Model {
-    pipeline: TextToImage,
+    pipeline: Pipeline,
     info: Info,
     device: ChosenDevice,
 }
@@ -120,11 +120,35 @@ struct JsRequest {
     width: Option<usize>,
     height: Option<usize>,
     count: Option<usize>,
+    scheduler: Option<String>,
+    init: Option<JsImage>,
+    strength: Option<f64>,
+    mask: Option<JsImage>,
     #[serde(default)]
     preview: bool,
     noise: Option<Vec<f32>>,
     #[serde(default)]
     raw: bool,
+}
+
+/// An `ImageData`, or what looks like one: straight RGBA8.
+#[derive(Deserialize)]
+struct JsImage {
+    width: usize,
+    height: usize,
+    data: Vec<u8>,
+}
+
+impl JsImage {
+    fn read(self, name: &str) -> Result<Image> {
+        let JsImage { width, height, data: rgba } = self;
+        if width.checked_mul(height).and_then(|n| n.checked_mul(4)) != Some(rgba.len()) {
+            return Err(Error::bad_input(format!(
+                "`{name}` must hold four bytes for each of its {width} x {height} pixels"
+            )));
+        }
+        Ok(Image { width, height, rgba })
+    }
 }
 
 #[derive(Default, Serialize)]
@@ -181,7 +205,12 @@ impl Model {
             guidance: request.guidance,
             width: request.width,
             height: request.height,
+            scheduler: request.scheduler,
+            init: request.init.map(|init| init.read("init")).transpose()?,
+            strength: request.strength,
+            mask: request.mask.map(|mask| mask.read("mask")).transpose()?,
             noise: request.noise,
+            ..Default::default()
         };
         let mut timings = Timings::default();
         let mut raw = Vec::new();

@@ -39,6 +39,17 @@ impl ModelFiles {
         }
     }
 
+    /// The padding token that `tokenizer_config.json` names, a text or an object that holds one.
+    pub fn pad_token(&self, tokenizer: &str) -> Option<&str> {
+        let token = &self.configs.get(tokenizer)?["pad_token"];
+        token.as_str().or_else(|| token["content"].as_str())
+    }
+
+    /// The number of tokens that `tokenizer_config.json` says fit.
+    pub fn max_tokens(&self, tokenizer: &str) -> Option<usize> {
+        self.configs.get(tokenizer)?["model_max_length"].as_u64().map(|max| max as usize)
+    }
+
     /// The class that `model_index.json` names for `component`, e.g. `BertModel`.
     ///
     /// # Errors
@@ -56,8 +67,38 @@ impl ModelFiles {
 pub fn config_file(component: &str) -> String {
     match component {
         "scheduler" => "scheduler/scheduler_config.json".to_owned(),
+        "tokenizer" | "tokenizer_2" => format!("{component}/tokenizer_config.json"),
         component => format!("{component}/config.json"),
     }
+}
+
+/// Parses JSON as Python writes it: `NaN`, `Infinity` and `-Infinity`, which JSON lacks, are read as null.
+///
+/// # Errors
+/// `BadModel`, naming `file`, where it is not JSON.
+pub fn parse_json(text: &str, file: &str) -> Result<Value> {
+    let parse = |text: &str| {
+        serde_json::from_str(text).map_err(|error| Error::bad_model(format!("{file} is not valid JSON: {error}")))
+    };
+    if !["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
+        return parse(text);
+    }
+    // Even pieces between quotation marks stand outside of strings; a backslash keeps the next mark inside.
+    let mut pieces: Vec<String> = Vec::new();
+    let (mut piece, mut escaped) = (String::new(), false);
+    for c in text.chars() {
+        if c == '"' && !escaped {
+            pieces.push(std::mem::take(&mut piece));
+        } else {
+            piece.push(c);
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    pieces.push(piece);
+    for outside in pieces.iter_mut().step_by(2) {
+        *outside = outside.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
+    }
+    parse(&pieces.join("\""))
 }
 
 /// Larger than any size in a real config; what is above it is a mistake, and would not fit 32 bits when multiplied.
@@ -172,12 +213,67 @@ impl<'a> Config<'a> {
         Ok(list)
     }
 
+    /// A value for each of `blocks` blocks, given as one for all or as a list.
+    fn each<T: Clone>(
+        &self,
+        key: &str,
+        blocks: usize,
+        list: impl FnOnce() -> Result<Vec<T>>,
+        one: impl FnOnce() -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let values = match self.get(key) {
+            Some(value) if value.is_array() => list()?,
+            _ => vec![one()?; blocks],
+        };
+        if values.len() == blocks { Ok(values) } else { Err(self.wrong(key, &format!("there are {blocks} blocks"))) }
+    }
+
+    /// A number of at least 1 for each of `blocks` blocks, given as one for all or as a list.
+    pub fn count_each(&self, key: &str, default: usize, blocks: usize) -> Result<Vec<usize>> {
+        self.each(key, blocks, || self.counts(key, &[]), || self.count(key, default))
+    }
+
+    /// As [`count_each`](Self::count_each), of true or false.
+    pub fn bool_each(&self, key: &str, default: bool, blocks: usize) -> Result<Vec<bool>> {
+        let list = || Ok(self.opt_list(key, "a list of true and false", Value::as_bool)?.unwrap_or_default());
+        self.each(key, blocks, list, || self.bool(key, default))
+    }
+
+    /// As [`count_each`](Self::count_each), of texts.
+    pub fn str_each(&self, key: &str, default: &'a str, blocks: usize) -> Result<Vec<&'a str>> {
+        let list = || Ok(self.opt_strs(key)?.unwrap_or_default());
+        self.each(key, blocks, list, || self.str(key, default))
+    }
+
+    /// For each of `blocks` blocks whether it is of the second of two classes; `default` says it where the file does
+    /// not.
+    pub fn second_of_each(
+        &self,
+        key: &str,
+        classes: [&str; 2],
+        blocks: usize,
+        default: impl Fn(usize) -> bool,
+    ) -> Result<Vec<bool>> {
+        let Some(types) = self.opt_strs(key)? else { return Ok((0..blocks).map(default).collect()) };
+        if types.len() != blocks {
+            return Err(self.wrong(key, &format!("`block_out_channels` has {blocks} values")));
+        }
+        let second = |name: &str| classes.iter().position(|class| *class == name).map(|class| class == 1);
+        let known = || self.wrong(key, &format!("this version knows {} and {}", classes[0], classes[1]));
+        types.into_iter().map(|name| second(name).ok_or_else(known)).collect()
+    }
+
     pub fn opt_f32s(&self, key: &str) -> Result<Option<Vec<f32>>> {
         self.opt_list(key, "a list of numbers", |v| v.as_f64().map(|v| v as f32))
     }
 
     pub fn opt_strs(&self, key: &str) -> Result<Option<Vec<&'a str>>> {
         self.opt_list(key, "a list of texts", Value::as_str)
+    }
+
+    /// Lists of whole numbers.
+    pub fn opt_usize_lists(&self, key: &str) -> Result<Option<Vec<Vec<usize>>>> {
+        self.opt_list(key, "a list of lists of whole numbers", |v| v.as_array()?.iter().map(whole).collect())
     }
 
     /// Pairs of whole numbers.
@@ -199,13 +295,11 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// As [`only`](Self::only), for a list of which every element must be `supported`.
-    pub fn only_each(&self, key: &str, supported: &str) -> Result<()> {
-        match self.opt_strs(key)? {
-            Some(list) if list.iter().any(|value| *value != supported) => {
-                Err(self.wrong(key, &format!("this version can do only \"{supported}\"")))
-            }
-            _ => Ok(()),
+    /// Refuses every value of `key` but null: an option this version does not have.
+    pub fn absent(&self, key: &str) -> Result<()> {
+        match self.get(key) {
+            Some(_) => Err(self.wrong(key, "this version can do only null")),
+            None => Ok(()),
         }
     }
 
@@ -258,6 +352,13 @@ mod tests {
         assert!(message.contains("`extra`"), "{message}");
         config.ignore(&["extra"]);
         assert!(config.finish().is_ok());
+    }
+
+    #[test]
+    fn pythons_infinity_is_null_but_not_inside_a_text() {
+        let value = parse_json(r#"{"a": -Infinity, "b": [NaN, 1], "c": "an \"Infinity\" of NaN"}"#, "c.json").unwrap();
+        assert_eq!(value, json!({"a": null, "b": [null, 1], "c": "an \"Infinity\" of NaN"}));
+        assert!(parse_json("{Infinity", "c.json").unwrap_err().message.contains("c.json"));
     }
 
     #[test]

@@ -6,9 +6,11 @@
 pub mod bundle;
 pub mod config;
 mod dtype;
+mod names;
 mod params;
 pub mod safetensors;
 
 pub use config::{Config, ModelFiles};
 pub use dtype::StoredDtype;
+pub use names::canonical;
 pub use params::{ParamShape, Params, Tensors, list_params};

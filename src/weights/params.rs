@@ -4,6 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::canonical;
 use crate::{Error, Result};
 
 /// A parameter's full name and shape.
@@ -42,10 +43,11 @@ impl Tensors {
         self.insert_tensor(name, shape, tensor);
     }
 
-    /// As [`insert`](Self::insert), for values that are on the device already.
+    /// As [`insert`](Self::insert), for values that are on the device already. Old names become
+    /// [`canonical`](super::canonical).
     pub fn insert_tensor(&self, name: &str, shape: &[usize], tensor: Tensor<1>) {
         if let Source::Loaded(map) = &self.source {
-            map.borrow_mut().insert(name.to_owned(), (shape.to_vec(), tensor));
+            map.borrow_mut().insert(canonical(name), (shape.to_vec(), tensor));
         }
     }
 

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use burn::tensor::Device;
 use inkbloom::{
-    pipeline::TextToImage,
+    pipeline::Pipeline,
     weights::bundle::{Loader, Manifest},
 };
 
@@ -28,7 +28,7 @@ fn the_served_bundle_draws_what_its_source_draws() {
         loader.push(i, &bytes).unwrap();
     }
     let (manifest, tensors) = loader.finish().unwrap();
-    let model = TextToImage::load(&manifest.files, &tensors).unwrap();
+    let model = Pipeline::load(&manifest.files, &tensors).unwrap();
     let case = fixture("default_model");
     let reference = crate::support::tensors(&case.join("reference.safetensors"));
     let dump = run(&model, &request(&case, &reference));

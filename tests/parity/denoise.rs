@@ -3,7 +3,7 @@ use inkbloom::{
     denoise::{
         dit::pixart::{PixArt, PixArtConfig},
         noise,
-        schedule::{Schedule, flow_match_euler::FlowMatchEulerConfig},
+        unet::{Additions, UNet, UNetConfig},
     },
     values::TextEmbedding,
     weights::{Config, Tensors},
@@ -25,7 +25,8 @@ fn pixart_gives_the_references_output() {
         for (i, timestep) in reference["timestep"].1.iter().enumerate() {
             let text = TextEmbedding {
                 hidden: tensor::<3>(&reference, "encoder_hidden_states").narrow(0, i, 1),
-                attention_mask: tensor::<2>(&reference, "encoder_attention_mask").narrow(0, i, 1),
+                attention_mask: Some(tensor::<2>(&reference, "encoder_attention_mask").narrow(0, i, 1)),
+                pooled: None,
             };
             let picture = match reference.get("resolution") {
                 Some((_, sizes)) => (sizes[2 * i] as usize, sizes[2 * i + 1] as usize),
@@ -50,56 +51,35 @@ fn pixart_treats_a_batch_as_its_pictures() {
     let reference = tensors(&case.join("reference.safetensors"));
     let text = TextEmbedding {
         hidden: tensor(&reference, "encoder_hidden_states"),
-        attention_mask: tensor(&reference, "encoder_attention_mask"),
+        attention_mask: Some(tensor(&reference, "encoder_attention_mask")),
+        pooled: None,
     };
     let output = model.forward(tensor(&reference, "sample"), &reference["timestep"].1, &text, (1, 1)).unwrap();
     assert_close(&case, "output", &numbers(output), &reference, TOLERANCE);
 }
 
 #[test]
-fn flow_match_euler_gives_the_references_runs() {
-    let fixture = json(&fixture("denoise/flow_match_euler.json"));
-    let list = |value: &serde_json::Value| -> Vec<f64> {
-        value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
-    };
-    let (mut compared, mut refused) = (0, 0);
-    for run in fixture["runs"].as_array().unwrap() {
-        let name = format!("{} in {} steps", run["name"], run["steps"]);
-        let config = Config::new("scheduler_config.json", &run["config"]).unwrap();
-        if let Some(key) = ["use_beta_sigmas", "invert_sigmas"].into_iter().find(|key| run["config"][key] == true) {
-            let error = FlowMatchEulerConfig::read(&config).unwrap_err();
-            assert!(error.message.contains(key), "{error}");
-            refused += 1;
-            continue;
-        }
-        let schedule = FlowMatchEulerConfig::read(&config).unwrap().schedule(run["steps"].as_u64().unwrap() as usize);
-        let close = |ours: f64, reference: f64, what: &str| {
-            assert!(
-                (ours - reference).abs() <= 2e-6 * (1.0 + reference.abs()),
-                "{name}: {what} is {ours}, expected {reference}"
-            )
+fn unet_gives_the_references_output() {
+    for case in cases("denoise", "unet_", 12) {
+        let config = json(&case.join("config.json"));
+        let weights = Tensors::new(&Device::flex());
+        load_weights(&case, "", &weights);
+        let config = UNetConfig::read(&Config::new("config.json", &config).unwrap()).unwrap();
+        let model = UNet::load(&weights.params(""), config).unwrap();
+        let reference = tensors(&case.join("reference.safetensors"));
+        let has = |name: &str| reference.contains_key(name);
+        let text = TextEmbedding {
+            hidden: tensor(&reference, "encoder_hidden_states"),
+            attention_mask: has("encoder_attention_mask").then(|| tensor(&reference, "encoder_attention_mask")),
+            pooled: has("text_embeds").then(|| tensor(&reference, "text_embeds")),
         };
-        for (ours, reference) in schedule.sigmas().iter().zip(list(&run["sigmas"])) {
-            close(f64::from(*ours), reference, "sigma");
-        }
-        assert_eq!(schedule.sigmas().len(), run["sigmas"].as_array().unwrap().len(), "{name}");
-        let trajectory: Vec<Vec<f64>> = run["trajectory"].as_array().unwrap().iter().map(list).collect();
-        let mut x: Vec<f32> = trajectory[0].iter().map(|v| *v as f32).collect();
-        for step in 0..schedule.steps() {
-            close(f64::from(schedule.timestep(step)), run["timesteps"][step].as_f64().unwrap(), "timestep");
-            let update = schedule.update(step);
-            // The fixture's stand-in for a model.
-            x.iter_mut().for_each(|x| *x = update.x * *x + update.output * (0.3 * *x + 0.1));
-            for (ours, reference) in x.iter().zip(&trajectory[step + 1]) {
-                assert!(
-                    (f64::from(*ours) - reference).abs() < 5e-6,
-                    "{name}: x after step {step} is {ours}, expected {reference}"
-                );
-            }
-        }
-        compared += 1;
+        let additions = Additions {
+            timestep_cond: has("timestep_cond").then(|| tensor(&reference, "timestep_cond")),
+            time_ids: reference.get("time_ids").map_or(Vec::new(), |(_, ids)| ids.clone()),
+        };
+        let output = model.forward(tensor(&reference, "sample"), &reference["timestep"].1, &text, additions).unwrap();
+        assert_close(&case, "output", &numbers(output), &reference, TOLERANCE);
     }
-    assert!(compared >= 20 && refused >= 1, "{compared} runs compared, {refused} refused");
 }
 
 /// Committed values: whoever changes the generator changes every picture that a seed stands for.

@@ -6,6 +6,8 @@ mod default_model;
 mod denoise;
 mod pipeline;
 mod prompt;
+mod schedule;
+mod shapes;
 mod stored;
 mod support;
 mod text;

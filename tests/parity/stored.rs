@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use inkbloom::{
     Code,
-    pipeline::{Request, TextToImage, required_params},
+    pipeline::{Pipeline, Request, required_params},
     weights::{
         ModelFiles, StoredDtype, Tensors,
         bundle::{FORMAT, Loader, Manifest, Shard, ShardWriter, VERSION, matrix},
@@ -54,14 +54,14 @@ fn bundle(case: &Path, dtype: StoredDtype, max_shard: usize) -> (Manifest, Vec<V
     (Manifest::parse(&serde_json::to_string(&manifest).unwrap()).unwrap(), bytes)
 }
 
-fn load(manifest: Manifest, bytes: &[Vec<u8>]) -> TextToImage {
+fn load(manifest: Manifest, bytes: &[Vec<u8>]) -> Pipeline {
     let mut loader = Loader::new(manifest, &Device::flex());
     // Any order will do.
     for (i, bytes) in bytes.iter().enumerate().rev() {
         loader.push(i, bytes).unwrap();
     }
     let (manifest, tensors): (Manifest, Tensors) = loader.finish().unwrap();
-    TextToImage::load(&manifest.files, &tensors).unwrap()
+    Pipeline::load(&manifest.files, &tensors).unwrap()
 }
 
 /// Peak signal to noise over pixel tensors, in dB; their values span -1..1. (In straight RGBA8 the colour of
@@ -78,7 +78,7 @@ fn a_bundle_draws_nearly_the_picture_of_its_source() {
         let (files, weights) = load_model(&case);
         let reference = tensors(&case.join("reference.safetensors"));
         let request = request(&case, &reference);
-        let source = run(&TextToImage::load(&files, &weights).unwrap(), &request);
+        let source = run(&Pipeline::load(&files, &weights).unwrap(), &request);
         for (dtype, least) in [(StoredDtype::F32, 90.0), (StoredDtype::F16, 50.0), (StoredDtype::Q8, 30.0)] {
             // Small shards, so that tensors span several.
             let (manifest, bytes) = bundle(&case, dtype, 3000);

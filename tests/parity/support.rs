@@ -7,7 +7,11 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
-use inkbloom::weights::{ModelFiles, Tensors, config::config_file, safetensors};
+use inkbloom::weights::{
+    ModelFiles, Tensors,
+    config::{config_file, parse_json},
+    safetensors,
+};
 use serde_json::Value;
 
 /// f32 on the CPU, against f32 in PyTorch: the sums run in another order, and nothing else differs.
@@ -37,7 +41,7 @@ pub fn cases(room: &str, prefix: &str, least: usize) -> Vec<PathBuf> {
 
 pub fn json(path: &Path) -> Value {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    parse_json(&text, &path.display().to_string()).unwrap()
 }
 
 /// Every tensor of a safetensors file: shape and values (integers as f32, which holds every id here exactly).
@@ -88,13 +92,25 @@ pub fn text_to_image_cases() -> Vec<PathBuf> {
 pub fn load_model(folder: &Path) -> (ModelFiles, Tensors) {
     let mut files = ModelFiles { model_index: json(&folder.join("model_index.json")), ..Default::default() };
     let tensors = Tensors::new(&Device::flex());
-    for component in ["text_encoder", "transformer", "vae", "scheduler"] {
-        files.configs.insert(component.to_owned(), json(&folder.join(config_file(component))));
-        if component != "scheduler" {
-            load_weights(&folder.join(component), &format!("{component}/"), &tensors);
+    for component in ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", "scheduler"] {
+        let config = folder.join(config_file(component));
+        if config.exists() {
+            files.configs.insert(component.to_owned(), json(&config));
+            if component != "scheduler" {
+                load_weights(&folder.join(component), &format!("{component}/"), &tensors);
+            }
         }
     }
-    files.tokenizers.insert("tokenizer".to_owned(), json(&folder.join("tokenizer/tokenizer.json")));
+    for component in ["tokenizer", "tokenizer_2"] {
+        let tokenizer = folder.join(component).join("tokenizer.json");
+        if tokenizer.exists() {
+            files.tokenizers.insert(component.to_owned(), json(&tokenizer));
+        }
+        let config = folder.join(config_file(component));
+        if config.exists() {
+            files.configs.insert(component.to_owned(), json(&config));
+        }
+    }
     (files, tensors)
 }
 

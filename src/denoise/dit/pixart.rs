@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 use crate::{
     Error, Result,
+    denoise::{Condition, Denoiser},
     layers::{
         Activation, Attention, Conv2d, FeedForward, LayerNorm, Linear, TimestepEmbedding, mask_to_bias, sincos_2d,
         timestep_embedding,
@@ -219,10 +220,10 @@ impl PixArt {
         if let Some([linear_1, linear_2]) = &self.caption {
             context = linear_2.forward(Activation::GeluTanh.forward(linear_1.forward(context)));
         }
-        let bias = mask_to_bias(text.attention_mask.clone(), -10000.0);
+        let bias = text.attention_mask.clone().map(|mask| mask_to_bias(mask, -10000.0));
 
         for block in &self.blocks {
-            x = block.forward(x, &context, &bias, &modulation);
+            x = block.forward(x, &context, bias.as_ref(), &modulation);
         }
 
         let table = self.scale_shift_table.clone() + time.reshape([n, 1, d]);
@@ -255,7 +256,13 @@ impl Block {
     }
 
     /// `x` `[N, T, D]`, `context` `[N, Tk, cross_attention_dim]`, `bias` `[N, 1, 1, Tk]`, `modulation` `[N, 6, D]`.
-    fn forward(&self, x: Tensor<3>, context: &Tensor<3>, bias: &Tensor<4>, modulation: &Tensor<3>) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &Tensor<3>,
+        bias: Option<&Tensor<4>>,
+        modulation: &Tensor<3>,
+    ) -> Tensor<3> {
         let table = self.scale_shift_table.clone() + modulation.clone();
         // [N, 6, D] -> [N, 1, D]
         let part = |i| table.clone().narrow(1, i, 1);
@@ -263,10 +270,16 @@ impl Block {
         let mut x = x + self.attn1.forward(h.clone(), h, None) * part(2);
         if let Some(attn2) = &self.attn2 {
             // PixArt does not normalise before cross-attention.
-            x = x.clone() + attn2.forward(x, context.clone(), Some(bias.clone()));
+            x = x.clone() + attn2.forward(x, context.clone(), bias.cloned());
         }
         let h = modulate(self.norm2.forward(x.clone()), part(3), part(4));
         x + self.ff.forward(h) * part(5)
+    }
+}
+
+impl Denoiser for PixArt {
+    fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent> {
+        self.forward(x_t, timesteps, &condition.text, condition.picture)
     }
 }
 

@@ -1,31 +1,282 @@
 //! Noise schedules and the steps of their solvers: plain numbers, one file per algorithm.
 //!
-//! Every solver here is linear in its tensors, so a step is told by its coefficients, and the loop
-//! ([`super::Denoising`]) applies them.
+//! Every solver here is linear in its tensors but for a clip, so a whole run is told by numbers beforehand
+//! ([`Schedule`]), and the loop ([`super::Denoising`]) only applies them.
 
-pub mod flow_match_euler;
+mod ddim;
+mod ddpm;
+mod dpm_solver_multistep;
+mod euler;
+mod euler_ancestral;
+mod flow_match_euler;
+mod flow_match_heun;
+mod lcm;
+mod pndm;
+mod tcd;
+mod training;
 
-/// One step: `x_next = x * x_t + output * model_output`.
+use crate::{Error, Result, weights::Config};
+
+/// `x` times `x_t` plus `output` times the model's output.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Update {
-    pub x: f32,
-    pub output: f32,
+pub struct Mix {
+    pub x: f64,
+    pub output: f64,
 }
 
-/// The steps of one run, from noise to picture.
-pub trait Schedule {
-    /// How many steps there are.
-    fn steps(&self) -> usize;
+/// `x_0` times a clean latent plus `noise` times unit noise: how noisy latents come about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noised {
+    pub x_0: f64,
+    pub noise: f64,
+}
 
-    /// What the denoiser is told at `step`: sigma or t, times 1000.
-    fn timestep(&self, step: usize) -> f32;
+/// What a weight of [`Step::next`] multiplies; the number says how many steps back, 0 being this one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Term {
+    /// The latent that the step began with.
+    X(usize),
+    /// What the model gave.
+    Output(usize),
+    /// The predicted clean latent, clipped where the step clips.
+    X0(usize),
+    /// Fresh unit noise.
+    Noise,
+}
 
-    /// The factor on unit noise that gives the `x_t` of the first step.
-    fn init_noise_sigma(&self) -> f32;
+impl Term {
+    /// How many steps back it looks.
+    pub fn back(self) -> usize {
+        match self {
+            Self::X(back) | Self::Output(back) | Self::X0(back) => back,
+            Self::Noise => 0,
+        }
+    }
+}
 
-    /// From `x_t` to the next.
-    fn update(&self, step: usize) -> Update;
+/// One call of the model and what follows from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What the model is told: a training step, or sigma times 1000.
+    pub timestep: f32,
+    /// The factor on `x_t` before the model sees it.
+    pub input_scale: f64,
+    /// The predicted `x_0`.
+    pub x_0: Mix,
+    /// The magnitude that the predicted `x_0` is clipped to.
+    pub clip: Option<f64>,
+    /// How an `x_t` at the beginning of this step is made from a clean latent.
+    pub noised: Noised,
+    /// The next `x_t`, as a weighted sum.
+    pub next: Vec<(Term, f64)>,
+}
 
-    /// From `x_t` to the predicted `x_0`, for previews.
-    fn denoised(&self, step: usize) -> Update;
+/// The steps of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    pub steps: Vec<Step>,
+    /// The factor on unit noise that gives the `x_t` of a whole run's first step.
+    pub init_noise_sigma: f64,
+}
+
+impl Schedule {
+    /// How many steps back any step looks.
+    pub fn reach(&self) -> usize {
+        self.steps.iter().flat_map(|step| &step.next).map(|(term, _)| term.back()).max().unwrap_or(0)
+    }
+}
+
+/// A scheduler as its config describes it, ready to lay out runs.
+pub trait Scheduler {
+    /// A run of `steps` steps without its first `begin` calls of the model, as picture to picture runs it.
+    ///
+    /// # Errors
+    /// `BadInput` where so many steps cannot be taken.
+    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule>;
+
+    /// Calls of the model for each step.
+    fn order(&self) -> usize {
+        1
+    }
+}
+
+/// Where the sigmas of flow matching lie before they are shifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    /// Evenly between the largest and the smallest of training, as diffusers does when told only a number of steps.
+    Trained,
+    /// `linspace(1, 1 / N, N)`, as diffusers' `FluxPipeline` asks for.
+    Flux,
+}
+
+/// The diffusers classes known here, each with the short name that people type.
+const CLASSES: [(&str, &str); 10] = [
+    ("DDPMScheduler", "ddpm"),
+    ("DDIMScheduler", "ddim"),
+    ("DPMSolverMultistepScheduler", "dpm++"),
+    ("EulerDiscreteScheduler", "euler"),
+    ("EulerAncestralDiscreteScheduler", "euler-a"),
+    ("PNDMScheduler", "pndm"),
+    ("LCMScheduler", "lcm"),
+    ("TCDScheduler", "tcd"),
+    ("FlowMatchEulerDiscreteScheduler", "flow-euler"),
+    ("FlowMatchHeunDiscreteScheduler", "flow-heun"),
+];
+
+/// The class that a short name or a class name stands for.
+///
+/// # Errors
+/// `BadInput` naming those that there are.
+pub fn class_of(name: &str) -> Result<&'static str> {
+    let found = CLASSES.iter().find(|(class, short)| [*class, *short].contains(&name));
+    found.map(|(class, _)| *class).ok_or_else(|| {
+        let known: Vec<_> = CLASSES.iter().map(|(_, short)| *short).collect();
+        Error::bad_input(format!("there is no scheduler \"{name}\"; this version knows {}", known.join(", ")))
+    })
+}
+
+/// The scheduler that `config` describes, of the class `own` that it was written for.
+///
+/// # Errors
+/// `BadModel` for an unknown class or an option that this version cannot honour.
+pub fn from_config(own: &str, config: &Config, grid: Grid) -> Result<Box<dyn Scheduler>> {
+    let scheduler = read(own, config, grid)?;
+    config.finish()?;
+    Ok(scheduler)
+}
+
+/// Another scheduler on the training schedule of the model's own: `name` is short or a class's. Keys of the
+/// config that only `own` knows are left aside, as diffusers does.
+///
+/// # Errors
+/// `BadInput` for an unknown name, or one that steps along another kind of path than the model was trained on.
+pub fn instead(own: &str, name: &str, config: &Config, grid: Grid) -> Result<Box<dyn Scheduler>> {
+    let class = class_of(name)?;
+    let flow = |class: &str| class.starts_with("FlowMatch");
+    if flow(class) != flow(own) {
+        let fit: Vec<_> =
+            CLASSES.iter().filter(|(class, _)| flow(class) == flow(own)).map(|(_, short)| *short).collect();
+        return Err(Error::bad_input(format!(
+            "this model was not trained for the scheduler {name}; give one of {}",
+            fit.join(", ")
+        )));
+    }
+    read(class, config, grid)
+}
+
+fn read(class: &str, config: &Config, grid: Grid) -> Result<Box<dyn Scheduler>> {
+    Ok(match class {
+        "DDPMScheduler" => Box::new(ddpm::Ddpm::read(config)?),
+        "DDIMScheduler" => Box::new(ddim::Ddim::read(config)?),
+        "DPMSolverMultistepScheduler" => Box::new(dpm_solver_multistep::DpmSolverMultistep::read(config)?),
+        "EulerDiscreteScheduler" => Box::new(euler::Euler::read(config)?),
+        "EulerAncestralDiscreteScheduler" => Box::new(euler_ancestral::EulerAncestral::read(config)?),
+        "PNDMScheduler" => Box::new(pndm::Pndm::read(config)?),
+        "LCMScheduler" => Box::new(lcm::Lcm::read(config)?),
+        "TCDScheduler" => Box::new(tcd::Tcd::read(config)?),
+        "FlowMatchEulerDiscreteScheduler" => Box::new(flow_match_euler::FlowMatchEuler::read(config, grid)?),
+        "FlowMatchHeunDiscreteScheduler" => Box::new(flow_match_heun::FlowMatchHeun::read(config)?),
+        other => {
+            let known: Vec<_> = CLASSES.iter().map(|(class, _)| *class).collect();
+            return Err(Error::bad_model(format!(
+                "model_index.json: `scheduler` is of the class {other}; this version knows {}",
+                known.join(", ")
+            )));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn configs() -> Vec<(&'static str, serde_json::Value)> {
+        let all = json!({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "clip_sample": false, "skip_prk_steps": true});
+        let with = |more: serde_json::Value| {
+            let mut config = all.clone();
+            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            config
+        };
+        let mut configs = Vec::new();
+        for spacing in ["leading", "trailing", "linspace"] {
+            for prediction in ["epsilon", "v_prediction"] {
+                let more =
+                    json!({"timestep_spacing": spacing, "prediction_type": prediction, "set_alpha_to_one": true});
+                for (class, _) in &CLASSES[..8] {
+                    // PNDM steps by a fixed stride, which only this spacing has, and mixes outputs of several times,
+                    // which agree only as noise.
+                    if *class == "PNDMScheduler" && (spacing, prediction) != ("leading", "epsilon") {
+                        continue;
+                    }
+                    configs.push((*class, with(more.clone())));
+                }
+            }
+        }
+        configs.push(("DPMSolverMultistepScheduler", with(json!({"use_karras_sigmas": true, "solver_order": 3}))));
+        configs.push(("DPMSolverMultistepScheduler", with(json!({"algorithm_type": "sde-dpmsolver++"}))));
+        configs.push(("EulerDiscreteScheduler", with(json!({"use_karras_sigmas": true}))));
+        configs.push(("FlowMatchEulerDiscreteScheduler", json!({"shift": 3.0})));
+        configs.push(("FlowMatchHeunDiscreteScheduler", json!({"shift": 1.5})));
+        configs
+    }
+
+    /// A model that always knows `x_0` and says it in the way it was trained to: from any noise, without any fresh
+    /// noise, every solver ends at `x_0` (a final training step that is not quite clean aside).
+    #[test]
+    fn a_perfect_predictor_lands_on_x_0() {
+        for (class, config) in configs() {
+            let stochastic = ["DDPMScheduler", "LCMScheduler", "TCDScheduler", "EulerAncestralDiscreteScheduler"];
+            for steps in [2, 5, 20] {
+                let config = Config::new("c", &config).unwrap();
+                let schedule = read(class, &config, Grid::Trained).unwrap().schedule(steps, 0).unwrap();
+                let (noise, x_0) = (1.3, -0.4);
+                let first = schedule.steps[0].noised;
+                let mut x = first.x_0 * x_0 + first.noise * noise;
+                let mut history: Vec<(f64, f64)> = Vec::new();
+                for step in &schedule.steps {
+                    let output = (x_0 - step.x_0.x * x) / step.x_0.output;
+                    history.insert(0, (x, output));
+                    x = step
+                        .next
+                        .iter()
+                        .map(|(term, weight)| match *term {
+                            Term::X(back) => weight * history[back].0,
+                            Term::Output(back) => weight * history[back].1,
+                            Term::X0(_) => weight * x_0,
+                            Term::Noise => 0.0,
+                        })
+                        .sum();
+                }
+                let slack = if stochastic.contains(&class) { 0.06 } else { 1e-6 };
+                assert!((x - x_0).abs() < slack, "{class} in {steps} steps: {x}");
+            }
+        }
+    }
+
+    #[test]
+    fn timesteps_never_rise_and_noise_never_grows() {
+        for (class, config) in configs() {
+            let config = Config::new("c", &config).unwrap();
+            for steps in [1, 3, 8, 30] {
+                let schedule = read(class, &config, Grid::Trained).unwrap().schedule(steps, 0).unwrap();
+                for pair in schedule.steps.windows(2) {
+                    assert!(pair[0].timestep >= pair[1].timestep, "{class} {steps}");
+                    assert!(pair[0].noised.noise >= pair[1].noised.noise - 1e-12, "{class} {steps}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_scheduler_of_another_kind_is_refused_in_words() {
+        let config = json!({});
+        let config = Config::new("c", &config).unwrap();
+        let message = instead("PNDMScheduler", "flow-euler", &config, Grid::Trained).err().unwrap().message;
+        assert!(message.contains("not trained") && message.contains("euler-a"), "{message}");
+        assert!(instead("PNDMScheduler", "heun", &config, Grid::Trained).err().unwrap().message.contains("\"heun\""));
+        assert!(instead("PNDMScheduler", "dpm++", &config, Grid::Trained).is_ok());
+    }
 }

@@ -11,10 +11,12 @@ use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
     pipeline::required_params,
+    prompt::clip_tokenizer,
     weights::{
         ModelFiles, Tensors,
         bundle::{Loader, Manifest},
-        config::config_file,
+        canonical,
+        config::{config_file, parse_json},
         safetensors::{self, Entry},
     },
 };
@@ -52,11 +54,18 @@ impl StoredTensor {
     }
 }
 
-/// The components that a pipeline can name, besides its tokenizer.
-const COMPONENTS: [&str; 4] = ["text_encoder", "transformer", "vae", "scheduler"];
+/// The components that a pipeline can name, besides its tokenizers.
+const COMPONENTS: [&str; 6] = ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", "scheduler"];
+const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 
-/// Names that diffusers and transformers give their weights, without the suffix.
-const WEIGHTS: [&str; 2] = ["diffusion_pytorch_model.safetensors", "model.safetensors"];
+/// Names that diffusers and transformers give their weights, single or sharded by an index; full precision goes before
+/// half.
+const WEIGHTS: [(&str, &str); 4] = [
+    ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors.index.fp16.json"),
+    ("model.fp16.safetensors", "model.safetensors.index.fp16.json"),
+];
 
 /// Opens a model: reads its JSON and the headers of its weights.
 ///
@@ -85,14 +94,17 @@ pub fn open(folder: &Path) -> Result<Model> {
         tensors: BTreeMap::new(),
     };
     for component in COMPONENTS {
-        // A text encoder may lie elsewhere: `convert --text-encoder`.
-        if model.files.model_index[component].is_array()
+        // An optional component that a model does without is [null, null]; a text encoder may lie elsewhere:
+        // `convert --text-encoder`.
+        if model.files.model_index[component][1].is_string()
             && (component != "text_encoder" || folder.join(component).is_dir())
         {
             model.read_component(component, &folder.join(component))?;
         }
     }
-    model.read_tokenizer("tokenizer", &folder.join("tokenizer"))?;
+    for component in TOKENIZERS {
+        model.read_tokenizer(component, &folder.join(component))?;
+    }
     Ok(Model::Folder(model))
 }
 
@@ -109,20 +121,30 @@ impl Folder {
         }
         for file in weight_files(folder)? {
             for entry in read_header(&file)? {
-                self.tensors.insert(format!("{component}/{}", entry.name), StoredTensor { file: file.clone(), entry });
+                let name = canonical(&format!("{component}/{}", entry.name));
+                self.tensors.insert(name, StoredTensor { file: file.clone(), entry });
             }
         }
         Ok(())
     }
 
-    /// Reads `tokenizer.json` from `folder`, where there is one.
+    /// Reads a tokenizer from `folder`, where there is one: `tokenizer.json`, or CLIP's vocabulary and merges, and
+    /// `tokenizer_config.json`.
     ///
     /// # Errors
-    /// `BadModel` where it is not JSON.
+    /// `BadModel` where a file is not what its name says.
     pub fn read_tokenizer(&mut self, component: &str, folder: &Path) -> Result<()> {
-        let file = folder.join("tokenizer.json");
-        if file.is_file() {
-            self.files.tokenizers.insert(component.to_owned(), read_json(&file)?);
+        let path = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
+        let tokenizer = match (path("tokenizer.json"), path("vocab.json"), path("merges.txt")) {
+            (Some(file), _, _) => Some(read_json(&file)?),
+            (None, Some(vocabulary), Some(merges)) => {
+                Some(clip_tokenizer(&read_json(&vocabulary)?, &read_text(&merges)?))
+            }
+            _ => None,
+        };
+        self.files.tokenizers.extend(tokenizer.map(|tokenizer| (component.to_owned(), tokenizer)));
+        if let Some(config) = path("tokenizer_config.json") {
+            self.files.configs.insert(component.to_owned(), read_json(&config)?);
         }
         Ok(())
     }
@@ -130,18 +152,22 @@ impl Folder {
 
 /// The safetensors files of a component: one, or those that an index names.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    for name in WEIGHTS {
-        let single = folder.join(name);
+    for (single, index) in WEIGHTS {
+        let single = folder.join(single);
         if single.is_file() {
             return Ok(vec![single]);
         }
-        let index = folder.join(format!("{name}.index.json"));
+        let index = folder.join(index);
         if index.is_file() {
             let shards = safetensors::shard_files(&read_json(&index)?, &index.display().to_string())?;
             return Ok(shards.into_iter().map(|shard| folder.join(shard)).collect());
         }
     }
-    Err(Error::bad_model(format!("{} holds no weights; expected {} or {}", folder.display(), WEIGHTS[0], WEIGHTS[1])))
+    Err(Error::bad_model(format!(
+        "{} holds no weights; expected one of {}",
+        folder.display(),
+        WEIGHTS.map(|(single, _)| single).join(", ")
+    )))
 }
 
 fn read_header(path: &Path) -> Result<Vec<Entry>> {
@@ -205,8 +231,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// # Errors
 /// `BadModel` naming the file.
 pub fn read_json(path: &Path) -> Result<Value> {
-    serde_json::from_str(&read_text(path)?)
-        .map_err(|error| Error::bad_model(format!("{} is not valid JSON: {error}", path.display())))
+    parse_json(&read_text(path)?, &path.display().to_string())
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use clap::ValueEnum;
 use inkbloom::{
     Code, Error, Result,
-    pipeline::{Event, Request, TextToImage, read},
+    pipeline::{Event, Pipeline, Request, read},
 };
 
 use crate::{
@@ -41,6 +41,22 @@ pub struct Args {
     /// In pixels [default: the model's]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(usize, usize)>,
+    /// Sample with this scheduler: ddpm, ddim, dpm++, euler, euler-a, pndm, lcm, tcd, flow-euler, flow-heun
+    /// [default: the model's]
+    #[arg(long, value_name = "NAME")]
+    scheduler: Option<String>,
+    /// Start from this picture
+    #[arg(long, value_name = "FILE.png")]
+    init: Option<PathBuf>,
+    /// How much of the picture is drawn anew, above 0 and up to 1 [default: 0.8; with --mask 1]
+    #[arg(long, value_name = "F", requires = "init")]
+    strength: Option<f64>,
+    /// Draw anew only where this picture, of the size of --init, is white
+    #[arg(long, value_name = "FILE.png", requires = "init")]
+    mask: Option<PathBuf>,
+    /// Decode in tiles of N pixels a side with blended seams, for pictures too large for the memory
+    #[arg(long, value_name = "N")]
+    tile: Option<usize>,
     /// Start from the tensor `noise` of this file
     #[arg(long, value_name = "FILE.safetensors")]
     noise: Option<PathBuf>,
@@ -87,11 +103,17 @@ pub fn run(args: &Args) -> Result<()> {
         guidance: args.guidance,
         width: args.size.map(|(width, _)| width),
         height: args.size.map(|(_, height)| height),
+        scheduler: args.scheduler.clone(),
+        init: args.init.as_deref().map(png::read).transpose()?,
+        strength: args.strength,
+        mask: args.mask.as_deref().map(png::read).transpose()?,
+        tile: args.tile,
         noise: args.noise.as_deref().map(|path| dump::read_f32(path, "noise")).transpose()?,
+        ..Default::default()
     };
     let loading = Progress::new("loading");
     let (files, tensors) = files::open(&args.model)?.load(&Device::flex(), |done, all| loading.set(done, all))?;
-    let model = TextToImage::load(&files, &tensors)?;
+    let model = Pipeline::load(&files, &tensors)?;
 
     let drawing = Progress::new("drawing");
     let mut dump = args.dump.as_ref().map(|_| Dump::default());
@@ -122,7 +144,12 @@ pub fn run(args: &Args) -> Result<()> {
 async fn note(dump: &mut Dump, event: Event<'_>) -> Result<()> {
     match event {
         Event::Text { tokens, embedding } => {
-            dump.i64("input_ids".to_owned(), &[1, tokens.ids.len()], &tokens.ids);
+            for (name, tokens) in ["input_ids", "input_ids_2"].into_iter().zip(tokens) {
+                dump.i64(name.to_owned(), &[1, tokens.ids.len()], &tokens.ids);
+            }
+            if let Some(pooled) = &embedding.pooled {
+                dump.f32("pooled_embedding".to_owned(), &pooled.dims(), &read(pooled.clone()).await?);
+            }
             let shape = embedding.hidden.dims();
             dump.f32("text_embedding".to_owned(), &shape, &read(embedding.hidden.clone()).await?);
         }

@@ -13,3 +13,12 @@ pub fn write(path: &Path, image: &Image) -> Result<()> {
         .ok_or_else(|| cannot("the picture has no pixels".to_owned()))?;
     buffer.save_with_format(path, ImageFormat::Png).map_err(|error| cannot(error.to_string()))
 }
+
+/// # Errors
+/// `BadInput` where the file cannot be read as a picture.
+pub fn read(path: &Path) -> Result<Image> {
+    let picture = image::open(path)
+        .map_err(|error| Error::bad_input(format!("{} cannot be read as a PNG: {error}", path.display())))?
+        .to_rgba8();
+    Ok(Image { width: picture.width() as usize, height: picture.height() as usize, rgba: picture.into_raw() })
+}

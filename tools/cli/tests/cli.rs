@@ -219,3 +219,60 @@ fn bad_models_are_named() {
     undo(model.join("transformer/config.json"));
     assert!(run(&["inspect", text(&model)]).status.success());
 }
+
+/// Folders of diffusers' own classes, by way of a bundle, from a prompt, a picture and below a mask.
+#[test]
+fn classic_folders_convert_and_draw() {
+    for (name, dtype) in
+        [("sd15_ancestral", "q8"), ("sd15_img2img", "f16"), ("sd15_inpaint_9", "q4"), ("sdxl_text", "q8")]
+    {
+        let scratch = Scratch::new(name);
+        let (from, bundle, out) = (fixture(name), scratch.path("bundle"), scratch.path("a.png"));
+        let output = run(&["convert", "--from", text(&from), "--to", &bundle, "--dtype", dtype]);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let mut args = vec!["generate", "--model", &bundle, "--prompt", "a cat", "--steps", "4", "--out", &out];
+        let (init, mask) = (from.join("init.png"), from.join("mask.png"));
+        if init.is_file() {
+            args.extend(["--init", text(&init), "--strength", "0.75"]);
+        } else {
+            args.extend(["--size", "32x32", "--scheduler", "euler"]);
+        }
+        if mask.is_file() {
+            args.extend(["--mask", text(&mask)]);
+        }
+        let output = run(&args);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(&fs::read(&out).unwrap()[..8], b"\x89PNG\r\n\x1a\n");
+        for model in [text(&from), &bundle] {
+            let output = run(&["inspect", model]);
+            let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success() && stdout.contains("complete") && stdout.contains("unet"), "{stdout}");
+        }
+    }
+}
+
+/// What older folders hold: CLIP's vocabulary and merges, half precision under its own name.
+#[test]
+fn an_old_folder_draws() {
+    let scratch = Scratch::new("old");
+    let model = scratch.model("sd15_text");
+    let tokenizer: serde_json::Value =
+        serde_json::from_slice(&fs::read(model.join("tokenizer/tokenizer.json")).unwrap()).unwrap();
+    let merges = tokenizer["model"]["merges"].as_array().unwrap();
+    let merges: Vec<String> =
+        merges.iter().map(|pair| format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap())).collect();
+    fs::write(model.join("tokenizer/vocab.json"), tokenizer["model"]["vocab"].to_string()).unwrap();
+    fs::write(model.join("tokenizer/merges.txt"), format!("#version: 0.2\n{}\n", merges.join("\n"))).unwrap();
+    let draw = |name: &str| {
+        let out = scratch.path(name);
+        let args = ["generate", "--model", text(&model), "--prompt", "a red apple", "--steps", "2", "--out", &out];
+        let output = run(&args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::read(&out).unwrap()
+    };
+    let new = draw("new.png");
+    fs::remove_file(model.join("tokenizer/tokenizer.json")).unwrap();
+    let weights = model.join("unet/diffusion_pytorch_model.safetensors");
+    fs::rename(&weights, model.join("unet/diffusion_pytorch_model.fp16.safetensors")).unwrap();
+    assert_eq!(new, draw("old.png"));
+}

@@ -1,0 +1,51 @@
+//! Deterministic steps along predicted noise (diffusers `DDIMScheduler` with eta 0; Song et al., arXiv 2010.02502).
+
+use super::{
+    Schedule, Scheduler, Step, Term,
+    training::{Defaults, Training, noised},
+};
+use crate::{Result, weights::Config};
+
+/// The numbers of its config that change the arithmetic.
+pub struct Ddim {
+    training: Training,
+    final_alpha: f64,
+    clip: Option<f64>,
+}
+
+impl Ddim {
+    /// # Errors
+    /// `BadModel` for an option that this version cannot honour.
+    pub fn read(config: &Config) -> Result<Self> {
+        let training = Training::read(config, &Defaults::LEADING)?;
+        Ok(Self { final_alpha: training.final_alpha(config, true)?, clip: Training::clip(config, true)?, training })
+    }
+}
+
+impl Scheduler for Ddim {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
+        let training = &self.training;
+        training.check(steps)?;
+        let stride = (training.count() / steps) as f64;
+        let step = |t: f64| {
+            let t = t.round_ties_even();
+            let (alpha, alpha_next) = (training.alpha(t, 1.0), training.alpha(t - stride, self.final_alpha));
+            let epsilon = training.epsilon(alpha);
+            let toward = (1.0 - alpha_next).sqrt();
+            Step {
+                timestep: t as f32,
+                input_scale: 1.0,
+                x_0: training.x_0(alpha),
+                clip: self.clip,
+                noised: noised(alpha),
+                next: vec![
+                    (Term::X0(0), alpha_next.sqrt()),
+                    (Term::X(0), toward * epsilon.x),
+                    (Term::Output(0), toward * epsilon.output),
+                ],
+            }
+        };
+        let timesteps = training.timesteps(steps);
+        Ok(Schedule { steps: timesteps.into_iter().skip(begin).map(step).collect(), init_noise_sigma: 1.0 })
+    }
+}

@@ -1,0 +1,173 @@
+//! The U-Net of latent diffusion (diffusers `UNet2DConditionModel`; Rombach et al., arXiv 2112.10752).
+
+mod blocks;
+mod config;
+
+use burn::tensor::Tensor;
+
+use self::blocks::{Context, DownBlock, MidBlock, UpBlock};
+pub use self::config::UNetConfig;
+use crate::{
+    Error, Result,
+    denoise::{Condition, Denoiser},
+    layers::{Conv2d, GroupNorm, TimestepEmbedding, mask_to_bias, timestep_embedding_with},
+    values::{Latent, TextEmbedding},
+    weights::Params,
+};
+
+/// What text that is masked out adds to attention scores.
+const MASKED: f32 = -10000.0;
+
+/// `UNet2DConditionModel`: predicts what its scheduler expects (noise, for most).
+pub struct UNet {
+    conv_in: Conv2d,
+    time: TimestepEmbedding,
+    addition: Option<TimestepEmbedding>,
+    down: Vec<DownBlock>,
+    mid: Option<MidBlock>,
+    up: Vec<UpBlock>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+    config: UNetConfig,
+}
+
+/// What a U-Net is told besides the latent and the text.
+#[derive(Default)]
+pub struct Additions {
+    /// `[N, time_cond_proj_dim]`: the guidance, of models distilled with it.
+    pub timestep_cond: Option<Tensor<2>>,
+    /// `[N, 6]` numbers about the picture's size, row by row, of models that want them with pooled text.
+    pub time_ids: Vec<f32>,
+}
+
+impl UNet {
+    /// # Errors
+    /// `BadModel` where a tensor is missing or has another shape than the config says.
+    pub fn load(params: &Params, config: UNetConfig) -> Result<Self> {
+        let n = config.down_blocks.len();
+        let (first, last) = (config.down_blocks[0].channels, config.down_blocks[n - 1].channels);
+        let same = |kernel: usize| [(kernel - 1) / 2; 2];
+        let down = config.down_blocks.iter().enumerate().map(|(i, block)| {
+            let c_in = config.down_blocks[i.saturating_sub(1)].channels;
+            DownBlock::load(&params.at(&format!("down_blocks.{i}")), c_in, block, i + 1 == n, &config)
+        });
+        let up = config.up_blocks.iter().enumerate().map(|(i, block)| {
+            let before = config.up_blocks[i.saturating_sub(1)].channels;
+            let after = config.up_blocks[(i + 1).min(n - 1)].channels;
+            UpBlock::load(&params.at(&format!("up_blocks.{i}")), before, after, block, i + 1 == n, &config)
+        });
+        let (k_in, k_out) = (config.conv_in_kernel, config.conv_out_kernel);
+        let time_dim = config.time_embedding_dim;
+        let addition = config
+            .addition
+            .map(|addition| TimestepEmbedding::load(&params.at("add_embedding"), addition.input_dim, time_dim));
+        Ok(Self {
+            conv_in: Conv2d::load_with(&params.at("conv_in"), config.in_channels, first, k_in, 1, same(k_in), true)?,
+            time: TimestepEmbedding::load_with(
+                &params.at("time_embedding"),
+                first,
+                time_dim,
+                config.act_fn,
+                config.time_cond_proj_dim,
+            )?,
+            addition: addition.transpose()?,
+            down: down.collect::<Result<_>>()?,
+            mid: MidBlock::load(&params.at("mid_block"), last, &config)?,
+            up: up.collect::<Result<_>>()?,
+            norm_out: GroupNorm::load(&params.at("conv_norm_out"), first, config.norm_num_groups, config.norm_eps)?,
+            conv_out: Conv2d::load_with(
+                &params.at("conv_out"),
+                first,
+                config.out_channels,
+                k_out,
+                1,
+                same(k_out),
+                true,
+            )?,
+            config,
+        })
+    }
+
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// One prediction: `x_t` `[N, in_channels, H, W]` at `timesteps` `[N]` (training steps) under `condition`'s text
+    /// gives `[N, out_channels, H, W]`.
+    ///
+    /// # Errors
+    /// `BadModel` where the text embedding has another width than the network, or lacks the pooled text it wants.
+    pub fn forward(
+        &self,
+        x_t: Latent,
+        timesteps: &[f32],
+        text: &TextEmbedding,
+        additions: Additions,
+    ) -> Result<Latent> {
+        let config = &self.config;
+        let [n, _, _, _] = x_t.dims();
+        let [_, _, text_dim] = text.hidden.dims();
+        if let Some(expected) = config.text_dim().filter(|expected| *expected != text_dim) {
+            return Err(Error::bad_model(format!(
+                "the text encoder gives vectors of {text_dim}, but {} expects {expected}",
+                config.file
+            )));
+        }
+        let device = x_t.device();
+        let features = |values: &[f32], dim: usize| {
+            timestep_embedding_with(values, dim, config.flip_sin_to_cos, config.freq_shift, &device)
+        };
+        let time = features(timesteps, config.down_blocks[0].channels);
+        let mut time = match additions.timestep_cond {
+            Some(condition) => self.time.forward_with(time, condition),
+            None => self.time.forward(time),
+        };
+        if let (Some(embedding), Some(addition)) = (&self.addition, config.addition) {
+            let pooled = text.pooled.clone().filter(|pooled| Some(pooled.dims()[1]) == config.pooled_dim());
+            let pooled = pooled.ok_or_else(|| {
+                Error::bad_model(format!(
+                    "{} wants pooled text of {} values, which this model's text encoders do not give",
+                    config.file,
+                    config.pooled_dim().unwrap_or(0)
+                ))
+            })?;
+            // [N * 6] -> [N, 6 time_dim]
+            let sizes = features(&additions.time_ids, addition.time_dim).reshape([n, 6 * addition.time_dim]);
+            time = time + embedding.forward(Tensor::cat(vec![pooled, sizes], 1));
+        }
+        let context = Context {
+            time: config.act_fn.forward(time),
+            text: &text.hidden,
+            text_bias: text.attention_mask.clone().map(|mask| mask_to_bias(mask, MASKED)),
+        };
+
+        let x = if config.center_input_sample { x_t * 2.0 - 1.0 } else { x_t };
+        let mut x = self.conv_in.forward(x);
+        let mut skips = vec![x.clone()];
+        for block in &self.down {
+            x = block.forward(x, &context, &mut skips);
+        }
+        if let Some(mid) = &self.mid {
+            x = mid.forward(x, &context);
+        }
+        for block in &self.up {
+            x = block.forward(x, &context, &mut skips);
+        }
+        Ok(self.conv_out.forward(config.act_fn.forward(self.norm_out.forward(x))))
+    }
+}
+
+impl Denoiser for UNet {
+    fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent> {
+        let [n, _, _, _] = x_t.dims();
+        let device = x_t.device();
+        // diffusers tells the guidance less 1, times 1000, sines first.
+        let guidance = vec![(condition.guidance - 1.0) * 1000.0; n];
+        let timestep_cond =
+            self.config.time_cond_proj_dim.map(|dim| timestep_embedding_with(&guidance, dim, false, 1.0, &device));
+        let (height, width) = (condition.picture.0 as f32, condition.picture.1 as f32);
+        // Original size, where it was cropped, and the size that is wanted.
+        let time_ids = [height, width, 0.0, 0.0, height, width].repeat(n);
+        self.forward(x_t, timesteps, &condition.text, Additions { timestep_cond, time_ids })
+    }
+}

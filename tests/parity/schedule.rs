@@ -1,0 +1,198 @@
+//! Every scheduler over full runs, through the loop that draws pictures, fed with the reference's noise.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use inkbloom::{
+    Result,
+    denoise::{
+        Condition, Denoiser, Denoising, FreshNoise, Guidance,
+        schedule::{Grid, Schedule, from_config},
+    },
+    values::{Latent, TextEmbedding},
+    weights::Config,
+};
+use serde_json::Value;
+
+use crate::support::*;
+
+/// Over a full run.
+const RUN_TOLERANCE: f64 = 5e-4;
+
+/// The fixtures' stand-in for a model: `0.3 x + per_timestep t + constant`.
+struct Fake {
+    per_timestep: f32,
+    constant: f32,
+}
+
+impl Denoiser for Fake {
+    fn predict(&self, x_t: Latent, timesteps: &[f32], _: &Condition) -> Result<Latent> {
+        Ok(x_t * 0.3 + (self.per_timestep * timesteps[0] + self.constant))
+    }
+}
+
+fn list(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+}
+
+fn latent(values: Vec<f32>) -> Latent {
+    Tensor::from_data(TensorData::new(values, [1, 1, 2, 3]), &Device::flex())
+}
+
+/// Every `x_t` of a run.
+fn trajectory(schedule: &Schedule, fake: &Fake, start: Vec<f32>, noise: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    let hidden = Tensor::zeros([1, 1, 1], &Device::flex());
+    let text = TextEmbedding { hidden, attention_mask: None, pooled: None };
+    let guidance = Guidance::new(1.0, Condition { text, picture: (16, 24), guidance: 1.0, extra: None });
+    let mut xs = vec![start.clone()];
+    let fresh = FreshNoise { seed: 0, given: noise };
+    let mut run = Denoising::new(fake, &guidance, schedule, latent(start), fresh, None);
+    while let Some(outcome) = run.step().unwrap() {
+        xs.push(numbers(outcome.x_t));
+    }
+    xs
+}
+
+/// Whether a run needs what no pipeline of ours asks a scheduler for.
+fn out_of_scope(run: &Value) -> bool {
+    let asked = |key: &str| !run[key].as_object().unwrap().is_empty();
+    asked("step") || asked("set_timesteps") || run["config"]["use_beta_sigmas"] == true
+}
+
+fn full_runs(file: &str, least: usize) {
+    let fixture = json(&fixture(&format!("schedule/{file}.json")));
+    let fake = Fake { per_timestep: 0.0001, constant: 0.0 };
+    let (mut compared, mut worst) = (0, 0f64);
+    for run in fixture["runs"].as_array().unwrap().iter().filter(|run| !out_of_scope(run)) {
+        let name = format!("{file} {}", run["name"]);
+        let class = run["config"]["_class_name"].as_str().unwrap();
+        let config = Config::new("scheduler_config.json", &run["config"]).unwrap();
+        let scheduler = from_config(class, &config, Grid::Trained).unwrap();
+        let number = |key: &str| run[key].as_u64().unwrap() as usize;
+        let (steps, begin) = (number("steps"), number("begin"));
+        let schedule = scheduler.schedule(steps, begin).unwrap();
+        let timesteps: Vec<f32> = schedule.steps.iter().map(|step| step.timestep).collect();
+        let expected = list(&run["timesteps"])[begin..].to_vec();
+        assert_eq!(timesteps.len(), expected.len(), "{name}");
+        let close = timesteps.iter().zip(&expected).all(|(ours, expected)| (ours - expected).abs() < 2e-3);
+        assert!(close, "{name}: {timesteps:?}, expected {expected:?}");
+
+        let (x_0, noise) = (list(&fixture["x_0"]), list(&fixture["noise"]));
+        let start: Vec<f32> = if begin == 0 {
+            noise.iter().map(|noise| (f64::from(*noise) * schedule.init_noise_sigma) as f32).collect()
+        } else {
+            let noised = schedule.steps[0].noised;
+            x_0.iter()
+                .zip(&noise)
+                .map(|(x, n)| (f64::from(*x) * noised.x_0 + f64::from(*n) * noised.noise) as f32)
+                .collect()
+        };
+        let drawn = run["noise"].as_array().unwrap();
+        let drawn = drawn.iter().map(|noise| if noise.is_null() { vec![f32::NAN; 6] } else { list(noise) }).collect();
+        let xs = trajectory(&schedule, &fake, start, drawn);
+        let expected: Vec<Vec<f32>> = run["x"].as_array().unwrap().iter().map(list).collect();
+        assert_eq!(xs.len(), expected.len(), "{name}");
+        for (i, (ours, reference)) in xs.iter().zip(&expected).enumerate() {
+            let error = relative_error(ours, reference);
+            assert!(error <= RUN_TOLERANCE, "{name}: x after {i} steps is off by {error:.2e}: {ours:?} {reference:?}");
+            worst = worst.max(error);
+        }
+        compared += 1;
+    }
+    println!("{file}: {compared} runs, at most {worst:.1e} off");
+    assert!(compared >= least, "{file}: only {compared} runs compared");
+}
+
+#[test]
+fn ddpm_runs_as_the_reference() {
+    full_runs("ddpm", 14);
+}
+
+#[test]
+fn ddim_runs_as_the_reference() {
+    full_runs("ddim", 12);
+}
+
+#[test]
+fn dpm_solver_multistep_runs_as_the_reference() {
+    full_runs("dpm_solver_multistep", 32);
+}
+
+#[test]
+fn euler_runs_as_the_reference() {
+    full_runs("euler", 17);
+}
+
+#[test]
+fn euler_ancestral_runs_as_the_reference() {
+    full_runs("euler_ancestral", 11);
+}
+
+#[test]
+fn pndm_runs_as_the_reference() {
+    full_runs("pndm", 13);
+}
+
+#[test]
+fn lcm_runs_as_the_reference() {
+    full_runs("lcm", 12);
+}
+
+#[test]
+fn tcd_runs_as_the_reference() {
+    full_runs("tcd", 6);
+}
+
+#[test]
+fn flow_matching_runs_as_the_reference() {
+    full_runs("flow_match_euler", 5);
+    full_runs("flow_match_heun", 4);
+}
+
+/// As Inkbloom's own pipeline asks for it.
+#[test]
+fn flow_matching_on_the_flux_grid_runs_as_the_reference() {
+    let fixture = json(&fixture("denoise/flow_match_euler.json"));
+    let fake = Fake { per_timestep: 0.0, constant: 0.1 };
+    let (mut compared, mut refused) = (0, 0);
+    for run in fixture["runs"].as_array().unwrap() {
+        let name = format!("{} in {} steps", run["name"], run["steps"]);
+        let config = Config::new("scheduler_config.json", &run["config"]).unwrap();
+        let read = from_config("FlowMatchEulerDiscreteScheduler", &config, Grid::Flux);
+        if let Some(key) = ["use_beta_sigmas", "invert_sigmas"].into_iter().find(|key| run["config"][key] == true) {
+            assert!(read.err().unwrap().message.contains(key));
+            refused += 1;
+            continue;
+        }
+        let schedule = read.unwrap().schedule(run["steps"].as_u64().unwrap() as usize, 0).unwrap();
+        let timesteps: Vec<f32> = schedule.steps.iter().map(|step| step.timestep).collect();
+        assert!(relative_error(&timesteps, &list(&run["timesteps"])) < 1e-6, "{name}: {timesteps:?}");
+        let expected: Vec<Vec<f32>> = run["trajectory"].as_array().unwrap().iter().map(list).collect();
+        let xs = trajectory(&schedule, &fake, expected[0].clone(), Vec::new());
+        for (ours, reference) in xs.iter().zip(&expected) {
+            assert!(relative_error(ours, reference) < 1e-5, "{name}");
+        }
+        compared += 1;
+    }
+    assert!(compared >= 20 && refused >= 1, "{compared} runs compared, {refused} refused");
+}
+
+#[test]
+fn what_a_scheduler_cannot_honour_is_named() {
+    for (class, value, expected) in [
+        ("DDIMScheduler", r#"{"thresholding": true}"#, "thresholding"),
+        ("DDPMScheduler", r#"{"variance_type": "learned"}"#, "variance_type"),
+        ("EulerDiscreteScheduler", r#"{"beta_schedule": "spiral"}"#, "spiral"),
+        ("PNDMScheduler", r#"{"prediction_type": "sample"}"#, "prediction_type"),
+        ("DPMSolverMultistepScheduler", r#"{"algorithm_type": "dpmsolver"}"#, "algorithm_type"),
+        ("DPMSolverMultistepScheduler", r#"{"surprise": 1}"#, "surprise"),
+        ("HeunDiscreteScheduler", "{}", "HeunDiscreteScheduler"),
+    ] {
+        let value: Value = serde_json::from_str(value).unwrap();
+        let config = Config::new("scheduler/scheduler_config.json", &value).unwrap();
+        let message = from_config(class, &config, Grid::Trained).err().unwrap().message;
+        assert!(message.contains(expected), "{message}");
+    }
+    let value: Value = serde_json::from_str("{}").unwrap();
+    let config = Config::new("c", &value).unwrap();
+    let scheduler = from_config("LCMScheduler", &config, Grid::Trained).unwrap();
+    assert!(scheduler.schedule(51, 0).unwrap_err().message.contains("at most 50"));
+}
