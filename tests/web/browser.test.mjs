@@ -182,7 +182,6 @@ describe('loading', () => {
 
   it('would be caught keeping the main thread busy', async () => {
     const longest = await longestTask(browser, page, () => page.evaluate(() => {
-      new Worker('/pkg/worker.js', { type: 'module' });
       // Long enough to have 50 ms of a shared processor, whoever else wants it.
       const end = performance.now() + 600;
       while (performance.now() < end);
