@@ -131,12 +131,15 @@ impl Pipeline {
         let encode = |pixels| self.autoencoder.encode(pixels, encode_noise.clone());
         let pixels = pixels::from_image(init, self.info().alpha, &self.device);
         let known = encode(pixels.clone());
-        let Some(mask) = &request.mask else {
-            return image_to_image::start(known, noise.clone(), &plan.schedule);
+        // All anew below a mask starts from noise alone.
+        let start = match request.mask.is_some() && plan.strength == 1.0 {
+            true => text_to_image::start(noise.clone(), &plan.schedule),
+            false => image_to_image::start(known.clone(), noise.clone(), &plan.schedule),
         };
+        let Some(mask) = &request.mask else { return start };
         let masked = self.repaints_only().then(|| encode(inpaint::masked(pixels, mask)));
         let mask = inpaint::latent_mask(mask, self.autoencoder.shape().factor, &self.device);
-        inpaint::start(known, noise.clone(), mask, masked, plan.strength == 1.0, &plan.schedule)
+        inpaint::below(mask, start, known, noise.clone(), masked)
     }
 
     /// `[1, C, H, W]` on the device -> bytes here.

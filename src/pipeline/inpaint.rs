@@ -4,9 +4,9 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{generate::Start, image_to_image, text_to_image};
+use super::generate::Start;
 use crate::{
-    denoise::{Blend, schedule::Schedule},
+    denoise::Blend,
     values::{Image, Latent, PixelTensor},
 };
 
@@ -38,20 +38,9 @@ pub fn masked(pixels: PixelTensor, mask: &Image) -> PixelTensor {
     pixels.clone() * Tensor::from_data(TensorData::new(keep, [1, 1, height, width]), &pixels.device())
 }
 
-/// `known` is the encoded picture, `mask` `[1, 1, h, w]`; `masked` the encoded masked picture, for networks that want
-/// it.
-pub fn start(
-    known: Latent,
-    noise: Latent,
-    mask: Tensor<4>,
-    masked: Option<Latent>,
-    whole: bool,
-    schedule: &Schedule,
-) -> Start {
-    let start = match whole {
-        true => text_to_image::start(noise.clone(), schedule),
-        false => image_to_image::start(known.clone(), noise.clone(), schedule),
-    };
+/// Makes a run that starts anywhere keep to the mask, `[1, 1, h, w]`: `known` is the encoded picture, `noise` unit noise,
+/// `masked` the encoded masked picture for networks that want it.
+pub fn below(mask: Tensor<4>, start: Start, known: Latent, noise: Latent, masked: Option<Latent>) -> Start {
     match masked {
         Some(masked) => Start { extra: Some(Tensor::cat(vec![mask, masked], 1)), ..start },
         None => Start { blend: Some(Blend { mask, known, noise }), ..start },

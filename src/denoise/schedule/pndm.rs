@@ -77,7 +77,7 @@ impl Scheduler for Pndm {
         let mut kept: Vec<usize> = Vec::new();
         let mut rest = Vec::new();
         if self.skip_prk_steps {
-            // The second timestep stands there twice; one step has its only one twice.
+            // The second timestep stands there twice.
             rest.extend(spaced.iter().take(2).copied());
             rest.extend(spaced.iter().skip(1).copied());
             rest.drain(..begin.min(rest.len()));
