@@ -43,8 +43,9 @@ impl Autoencoder {
     /// `BadModel` for an unknown class, an option that cannot be honoured, or tensors that do not fit.
     pub fn load(params: &Params, files: &ModelFiles) -> Result<Self> {
         let config = files.config("vae")?;
-        let scaling = LatentScaling::read(&config, params.device())?;
-        let (family, shape) = match files.class("vae")? {
+        let class = files.class("vae")?;
+        let scaling = LatentScaling::read(&config, class, params.device())?;
+        let (family, shape) = match class {
             "AutoencoderKL" => {
                 let config = kl::AutoencoderKlConfig::read(&config)?;
                 (Family::Kl(kl::AutoencoderKl::load(params, &config)?), config.shape())
@@ -115,8 +116,10 @@ struct LatentScaling {
 }
 
 impl LatentScaling {
-    fn read(config: &Config, device: &Device) -> Result<Self> {
-        let scaling_factor = config.f64("scaling_factor", 1.0)? as f32;
+    fn read(config: &Config, class: &str, device: &Device) -> Result<Self> {
+        // What diffusers assumes of each class; the oldest files of this one do not say it.
+        let default = if class == "AutoencoderKL" { 0.18215 } else { 1.0 };
+        let scaling_factor = config.f64("scaling_factor", default)? as f32;
         let shift_factor = config.f64("shift_factor", 0.0)? as f32;
         if scaling_factor == 0.0 {
             return Err(config.wrong("scaling_factor", "it must not be 0"));

@@ -166,7 +166,8 @@ fn load_denoiser(files: &ModelFiles, tensors: &Tensors, family: Family) -> Resul
     };
     let params = tensors.params(&format!("{component}/"));
     match (component, files.class(component)?) {
-        ("transformer", "PixArtTransformer2DModel") => {
+        // The latter is the class's name from before diffusers 0.30.
+        ("transformer", "PixArtTransformer2DModel" | "Transformer2DModel") => {
             let config = PixArtConfig::read(&files.config(component)?)?;
             let network = Network {
                 component,

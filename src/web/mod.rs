@@ -174,7 +174,8 @@ impl Model {
     /// # Errors
     /// `device-lost`, `out-of-memory`.
     pub async fn warm_up(&self) -> Thrown<()> {
-        if self.device.is_gpu() {
+        // A model that only repaints has nothing to draw from a prompt alone.
+        if self.device.is_gpu() && !self.pipeline.repaints_only() {
             let request = Request { prompt: "warm up".to_owned(), steps: Some(1), ..Default::default() };
             self.pipeline.generate(&request, async |_| Ok(())).await?;
         }

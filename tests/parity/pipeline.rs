@@ -395,3 +395,25 @@ fn tiles_decode_to_the_whole_picture_away_from_seams() {
     let error = model.plan(&request(Some(8))).unwrap_err();
     assert!(error.message.contains("at least"), "{error}");
 }
+
+/// Configs as people have them on their disks, which say less and more than what diffusers writes today.
+#[test]
+fn published_configs_are_read_as_diffusers_reads_them() {
+    let (files, weights) = load_model(&fixture("pipeline/sd15_text"));
+    let (mut older, again) = load_model(&fixture("pipeline/sd15_text"));
+    older.configs.get_mut("vae").unwrap().as_object_mut().unwrap().remove("scaling_factor");
+    // Stable Diffusion 1.5's own.
+    older.configs.insert(
+        "scheduler".into(),
+        serde_json::json!({
+            "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,
+            "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000,
+            "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1, "trained_betas": null,
+            "clip_sample": false,
+        }),
+    );
+    let request =
+        Request { prompt: "a cat".into(), steps: Some(3), width: Some(32), height: Some(32), ..Default::default() };
+    let draw = |files, weights| run(&Pipeline::load(files, weights).unwrap(), &request).generated.images;
+    assert_eq!(draw(&files, &weights), draw(&older, &again));
+}

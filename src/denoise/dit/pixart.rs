@@ -46,6 +46,11 @@ impl PixArtConfig {
     pub fn read(config: &Config) -> Result<Self> {
         config.only("norm_type", "ada_norm_single")?;
         config.only("attention_type", "default")?;
+        // What files from before diffusers 0.30 say besides.
+        for key in ["double_self_attention", "only_cross_attention", "use_linear_projection"] {
+            config.only(key, false)?;
+        }
+        config.absent("num_vector_embeds")?;
         // Dropout and gradient options do not act in a forward pass; group norms do not occur here; every
         // softmax is computed in f32 already.
         config.ignore(&["dropout", "norm_num_groups", "num_embeds_ada_norm", "upcast_attention"]);

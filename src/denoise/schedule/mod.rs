@@ -135,12 +135,26 @@ pub fn class_of(name: &str) -> Result<&'static str> {
     })
 }
 
+/// What published configs hold of other classes than their own: people change the class and keep the file, and
+/// diffusers leaves such keys aside.
+const OF_OTHER_CLASSES: [&str; 8] = [
+    "clip_sample",
+    "clip_sample_range",
+    "set_alpha_to_one",
+    "skip_prk_steps",
+    "thresholding",
+    "dynamic_thresholding_ratio",
+    "sample_max_value",
+    "variance_type",
+];
+
 /// The scheduler that `config` describes, of the class `own` that it was written for.
 ///
 /// # Errors
 /// `BadModel` for an unknown class or an option that this version cannot honour.
 pub fn from_config(own: &str, config: &Config, grid: Grid) -> Result<Box<dyn Scheduler>> {
     let scheduler = read(own, config, grid)?;
+    config.ignore(&OF_OTHER_CLASSES);
     config.finish()?;
     Ok(scheduler)
 }

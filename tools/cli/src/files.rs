@@ -20,7 +20,7 @@ use inkbloom::{
         safetensors::{self, Entry},
     },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A model on disk, its tensors not yet read.
 pub enum Model {
@@ -143,9 +143,19 @@ impl Folder {
             _ => None,
         };
         self.files.tokenizers.extend(tokenizer.map(|tokenizer| (component.to_owned(), tokenizer)));
-        if let Some(config) = path("tokenizer_config.json") {
-            self.files.configs.insert(component.to_owned(), read_json(&config)?);
+        // A model of ours says all there is to say in model_index.json and tokenizer.json.
+        if self.files.model_index["_class_name"] == "InkbloomPipeline" {
+            return Ok(());
         }
+        let mut config = path("tokenizer_config.json").map_or(Ok(json!({})), |file| read_json(&file))?;
+        // Files from before transformers 4.34 are overruled by this one, which is how Stable Diffusion 2 pads with "!".
+        if let Some(map) = path("special_tokens_map.json")
+            && config["added_tokens_decoder"].is_null()
+            && let Some(token) = read_json(&map)?.get("pad_token")
+        {
+            config["pad_token"] = token.clone();
+        }
+        self.files.configs.insert(component.to_owned(), config);
         Ok(())
     }
 }

@@ -275,4 +275,7 @@ fn an_old_folder_draws() {
     let weights = model.join("unet/diffusion_pytorch_model.safetensors");
     fs::rename(&weights, model.join("unet/diffusion_pytorch_model.fp16.safetensors")).unwrap();
     assert_eq!(new, draw("old.png"));
+    // As Stable Diffusion 2 has it.
+    fs::write(model.join("tokenizer/special_tokens_map.json"), r#"{"pad_token": "!"}"#).unwrap();
+    assert_ne!(new, draw("padded.png"));
 }
