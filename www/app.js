@@ -59,6 +59,9 @@ const progress = new ProgressView(byId('progress', HTMLElement), byId('progress-
 const query = new URLSearchParams(location.search);
 const MODEL = query.get('model') ?? './models/sticker/';
 
+/** Advanced settings that belong to a picture's recipe, by their names in the form and in links. */
+const SETTINGS = /** @type {const} */ (['size', 'count', 'steps', 'guidance', 'negative']);
+
 /** The loading or loaded engine. @type {{ promise: Promise<Inkbloom>, abort: AbortController, ready: boolean } | undefined} */
 let engine;
 /** What is being drawn. @type {AbortController | undefined} */
@@ -112,7 +115,7 @@ function loadAhead() {
 function showModel(ink) {
   const { styles, sizes, defaultSteps, defaultGuidance, attribution, license } = ink.info;
   if (ui.styles.ariaBusy === 'true') showStyles(styles);
-  const size = ui.size.value;
+  const size = ui.size.value || query.get('size');
   ui.size.replaceChildren(...sizes.map(([width, height]) => new Option(`${width} × ${height}`, `${width}x${height}`)));
   if (size) ui.size.value = size;
   ui.steps.placeholder = String(defaultSteps);
@@ -192,6 +195,7 @@ async function draw() {
     const ink = await load();
     const style = chosenStyle();
     const prompt = withStyle(style, typed);
+    const settings = Object.fromEntries(SETTINGS.map((name) => [name, ui[name].value]));
     progress.reading();
     const { images, seed, warnings, timings } = await ink.generate({
       prompt,
@@ -203,7 +207,7 @@ async function draw() {
       },
     });
     const stickers = images.map((image, index) => ({
-      image, prompt: typed.trim(), style, seed,
+      image, prompt: typed.trim(), style, seed, settings,
       ...(images.length > 1 && { note: `${index + 1} of ${images.length}` }),
     }));
     for (const sticker of stickers) addToGallery(sticker);
@@ -336,6 +340,7 @@ function recall(sticker) {
   ui.prompt.value = sticker.prompt;
   for (const radio of ui.styles.querySelectorAll('input')) radio.checked = radio.value === sticker.style;
   ui.seed.value = sticker.seed;
+  for (const name of SETTINGS) ui[name].value = sticker.settings[name];
   show(sticker);
   ui.sheet.scrollIntoView({ block: 'nearest' });
 }
@@ -379,6 +384,7 @@ ui.link.addEventListener('click', () => passOn('The link is on the clipboard. Wh
   url.searchParams.set('prompt', shown.prompt);
   url.searchParams.set('style', shown.style);
   url.searchParams.set('seed', shown.seed);
+  for (const name of SETTINGS) if (shown.settings[name]) url.searchParams.set(name, shown.settings[name]);
   await navigator.clipboard.writeText(url.href);
 }));
 
@@ -468,6 +474,7 @@ function begin() {
     ui.seed.value = seed;
     setLocked(true);
   }
+  for (const name of SETTINGS) ui[name].value = query.get(name) ?? ui[name].value;
   const prompt = query.get('prompt');
   if (prompt !== null) {
     ui.prompt.value = prompt;

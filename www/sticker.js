@@ -6,6 +6,7 @@
  * @property {string} prompt as it was typed
  * @property {string} style
  * @property {string} seed
+ * @property {Record<string, string>} settings the advanced ones, as they stood in the form
  * @property {string} [note] for example which picture of several
  */
 

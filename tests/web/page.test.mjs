@@ -135,6 +135,9 @@ describe('the page', () => {
 
   it('copies the picture and a link that draws it again', async () => {
     await page.goto(`${site.url}?${TINY}`);
+    await page.getByText('Advanced').click();
+    await page.getByLabel('Steps').fill('3');
+    await page.getByLabel('Leave out').fill('blue');
     await draw('a heart');
     const first = await pixels();
     await page.getByRole('button', { name: 'Copy picture' }).click();
