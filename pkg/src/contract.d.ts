@@ -40,6 +40,11 @@ export interface EngineRequest {
   width?: number;
   height?: number;
   count?: number;
+  /** A short name or a diffusers class. */
+  scheduler?: string;
+  init?: Pixels;
+  strength?: number;
+  mask?: Pixels;
   preview?: boolean;
   /** Starting noise [C, h, w]; stands in for the seed. */
   noise?: Float32Array;

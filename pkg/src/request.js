@@ -23,11 +23,19 @@ import { InkbloomError } from './errors.js';
  * @property {number} [width]
  * @property {number} [height]
  * @property {number} [count] how many pictures; picture i is drawn with noise of its own
+ * @property {string} [scheduler] another solver than the model's own: `flow-heun`, `dpm++`, `euler-a`, ...
+ * @property {Pixels} [init] a picture to start from, an `ImageData` of the size to draw
+ * @property {number} [strength] 0 to 1: how much of `init` is drawn anew
+ * @property {Pixels} [mask] with `init`, of its size: drawn anew where it is white, kept where it is black
  * @property {boolean} [preview] whether steps carry a preview; on when `onStep` is given
  * @property {Float32Array} [noise] starting noise [C, h, w] in place of the seed's, to compare runs number by number
  * @property {boolean} [raw] also return the decoder's values before they are rounded to bytes
  * @property {AbortSignal} [signal] cancels between two steps
  * @property {(step: Step) => void} [onStep]
+ */
+
+/**
+ * @typedef {import('./contract.js').Pixels} Pixels
  */
 
 /**
@@ -86,6 +94,20 @@ function wholeNumber(name, value) {
 }
 
 /**
+ * @param {string} name
+ * @param {unknown} value
+ * @returns {Pixels | undefined} a plain copy of the fields, for an ImageData's do not survive a spread
+ */
+function picture(name, value) {
+  if (value === undefined) return undefined;
+  const { width, height, data } = /** @type {Partial<Pixels>} */ (value ?? {});
+  if (typeof width !== 'number' || typeof height !== 'number' || !(data instanceof Uint8ClampedArray) || data.length !== width * height * 4) {
+    throw badInput(`\`${name}\` must be an ImageData: { width, height, data } with four bytes for each pixel.`);
+  }
+  return { width, height, data };
+}
+
+/**
  * Checks the kinds of values here, where the caller's stack still is; what the model can do (sizes, steps,
  * tokens) is the engine's to judge, for only it knows the model.
  *
@@ -96,11 +118,13 @@ export function toEngineRequest(options) {
   if (typeof options !== 'object' || options === null || typeof options.prompt !== 'string' || options.prompt.trim() === '') {
     throw badInput("The prompt is empty: say in a few words what to draw, for example 'a red apple'.");
   }
-  const { guidance, negativePrompt, noise } = options;
+  const { guidance, negativePrompt, noise, scheduler, strength } = options;
   if (negativePrompt !== undefined && typeof negativePrompt !== 'string') throw badInput('`negativePrompt` must be a string.');
   if (guidance !== undefined && !(typeof guidance === 'number' && Number.isFinite(guidance))) {
     throw badInput(`\`guidance\` must be a number, not ${String(guidance)}.`);
   }
+  if (scheduler !== undefined && typeof scheduler !== 'string') throw badInput('`scheduler` must be a string.');
+  if (strength !== undefined && typeof strength !== 'number') throw badInput(`\`strength\` must be a number from 0 to 1, not ${String(strength)}.`);
   if (noise !== undefined && !(noise instanceof Float32Array)) throw badInput('`noise` must be a Float32Array of C x h x w values.');
   /** @type {import('./contract.js').EngineRequest} */
   const request = {
@@ -112,6 +136,10 @@ export function toEngineRequest(options) {
     width: wholeNumber('width', options.width),
     height: wholeNumber('height', options.height),
     count: wholeNumber('count', options.count),
+    scheduler,
+    init: picture('init', options.init),
+    strength,
+    mask: picture('mask', options.mask),
     preview: options.preview ?? options.onStep !== undefined,
     noise,
     raw: options.raw,

@@ -79,6 +79,25 @@ for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
       });
     }
 
+    it('repaints a picture below a mask as the reference does', async (context) => {
+      const { request, noise, image } = readReference('sticker_inpaint');
+      const at = '/fixtures/sticker_inpaint/';
+      const options = { prompt: request.prompt, steps: request.steps, guidance: request.guidance, width: request.width, height: request.height, noise: Array.from(noise), raw: true };
+      const [report, wrong] = await draw({
+        model: '/bundles/sticker_inpaint/',
+        drawings: [
+          { ...options, strength: request.strength, init: at + request.init, mask: at + request.mask },
+          { ...options, strength: 0, init: at + request.init },
+        ],
+      });
+      assert.equal(report.error, undefined);
+      const error = relativeError(report.raw[0], image);
+      context.diagnostic(`relative error ${error.toExponential(1)}`);
+      assert.ok(error <= PARITY, `relative error ${error}`);
+      assert.equal(wrong.error?.code, 'bad-input');
+      assert.match(wrong.error?.message ?? '', /strength/);
+    });
+
     it('draws from a seed what native code draws from it', async (context) => {
       const [report] = await draw({ model: TINY, drawings: [{ ...APPLE, steps: 2, seed: 7, raw: true }] });
       assert.equal(report.error, undefined);

@@ -17,6 +17,9 @@ const FIXTURES = fileURLToPath(new URL('../../fixtures/pipeline/', import.meta.u
  * @typedef {{ manifest: Manifest, shards: Buffer[] }} Bundle
  */
 
+/** The tiny models and their references, as diffusers folders. */
+export const fixturesFolder = () => FIXTURES;
+
 /** The folder with the converted tiny models; a missing one is a failure, never a pass. */
 export function bundlesFolder() {
   const folder = process.env.INKBLOOM_TEST_BUNDLES;

@@ -1,5 +1,5 @@
 // A bare page under the same policy as the real one, and what a stranger's script would do on it.
-import { bundlesFolder } from './bundles.js';
+import { bundlesFolder, fixturesFolder } from './bundles.js';
 import { Site } from './site.js';
 import { mountsOfPage } from '../../../www/serve.mjs';
 
@@ -30,7 +30,7 @@ import { mountsOfPage } from '../../../www/serve.mjs';
  * @property {string} [wasmUrl]
  * @property {boolean} [keep] leaves the engine in the page for the next order of the same model and device: compiling
  *   shaders without a graphics card takes many seconds
- * @property {(Omit<import('../../../pkg/src/index.js').GenerateOptions, 'noise'> & { noise?: number[], abortAtStep?: number })[]} [drawings]
+ * @property {(Omit<import('../../../pkg/src/index.js').GenerateOptions, 'noise' | 'init' | 'mask'> & { noise?: number[], init?: string, mask?: string, abortAtStep?: number })[]} [drawings]
  */
 
 /** Starts a site with the page, the package (both also at /art/, the package at /elsewhere/), and the tiny models under /bundles/. */
@@ -42,6 +42,7 @@ export async function startLab() {
     '/art/': mounts['/'],
     '/art/pkg/': mounts['/pkg/'],
     '/bundles/': bundlesFolder(),
+    '/fixtures/': fixturesFolder(),
   });
   site.files.set('/lab.html', '<!doctype html><meta charset="utf-8"><title>Lab</title><body></body>');
   return site;
@@ -64,6 +65,16 @@ export function order(page, { model, device = 'cpu', workerUrl, wasmUrl, keep = 
       const { code, message, name } = /** @type {import('../../../pkg/src/index.js').InkbloomError} */ (error);
       return { code, message, name };
     };
+    // A canvas would premultiply and round the colour of translucent pixels; this decoder does not.
+    const picture = async (/** @type {string | undefined} */ url) => {
+      if (url === undefined) return undefined;
+      const { body } = await fetch(url);
+      const { image } = await new ImageDecoder({ data: /** @type {ReadableStream} */ (body), type: 'image/png' }).decode();
+      const { displayWidth: width, displayHeight: height } = image;
+      const data = new Uint8ClampedArray(width * height * 4);
+      await image.copyTo(data, { format: 'RGBA' });
+      return { width, height, data };
+    };
     /** @returns {Report} */
     const blank = () => ({ progress: [], steps: [], hashes: [], sizes: [], raw: [] });
     const first = blank();
@@ -77,13 +88,15 @@ export function order(page, { model, device = 'cpu', workerUrl, wasmUrl, keep = 
     }
     Object.assign(first, { device: ink.device, stored: ink.stored, storageNote: ink.storageNote });
     const reports = drawings.map((_, index) => (index === 0 ? first : blank()));
-    for (const [index, { abortAtStep, noise, ...options }] of drawings.entries()) {
+    for (const [index, { abortAtStep, noise, init, mask, ...options }] of drawings.entries()) {
       const report = reports[index];
       const controller = new AbortController();
       try {
         const { images, raw, seed, warnings } = await ink.generate({
           ...options,
           noise: noise && Float32Array.from(noise),
+          init: await picture(init),
+          mask: await picture(mask),
           signal: controller.signal,
           onStep: ({ preview, ...step }) => {
             report.steps.push({ ...step, ...(preview && { preview: /** @type {[number, number]} */ ([preview.width, preview.height]) }) });
