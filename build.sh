@@ -230,7 +230,12 @@ cmd_test() {
   INKBLOOM_TEST_BUNDLES="$bundles" node --test --test-concurrency=1 --test-reporter=spec tests/web/*.test.mjs
 }
 
-case "${1:-}" in
-  setup | wasm | serve | check | test) "cmd_$1" ;;
-  *) usage; [ -z "${1:-}" ] || exit 2 ;;
-esac
+main() {
+  case "${1:-}" in
+    setup | wasm | serve | check | test) "cmd_$1" ;;
+    *) usage; [ -z "${1:-}" ] || exit 2 ;;
+  esac
+}
+
+# One line, so that a script that is edited while it runs is not read any further.
+main "$@"; exit
