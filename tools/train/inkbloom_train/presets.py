@@ -88,7 +88,7 @@ class Preset:
     call_minutes: float | None = None
     """How long one call may train; the next goes on."""
     compile: str | None = None
-    """Mode of torch.compile; None runs eagerly."""
+    """Mode of torch.compile for the transformer; None runs eagerly. The VAE is all convolutions at several sizes: compiling costs more than it saves."""
     export_shard: str = "10GB"
     """Largest file of the exported transformer."""
     workers: int = 2

@@ -165,7 +165,6 @@ def train(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worker
         workspace.stage("vae"),
         worker,
         evaluate=evaluate,
-        compile_mode=preset.compile,
         seed=preset.seed,
     )
 
