@@ -43,6 +43,7 @@ need_programs() {
   have node || die "there is no node; install Node.js 20 or newer"
   have npm || die "there is no npm; it comes with Node.js"
   have python3 || die "there is no python3; install Python 3.10 or newer"
+  python3 -m pip --version >/dev/null 2>&1 || die "python3 has no pip; install it (on Debian: python3-pip)"
 }
 
 # cargo for the wasm target: rustup's own, or, where rustup cannot fetch the target, Debian's compiler with
@@ -203,7 +204,7 @@ setup_python() {
   local want="tools/train/requirements.txt"
   if [ -x "$VENV/bin/python" ] && cmp -s "$want" "$VENV/requirements.txt"; then return; fi
   say "Installing PyTorch, diffusers and transformers for the training recipe's tests"
-  python3 -m venv "$VENV"
+  python3 -m venv "$VENV" || die "python3 cannot make a virtual environment; install its venv module (on Debian: python3-venv)"
   "$VENV/bin/pip" install --quiet --disable-pip-version-check -r "$want"
   cp "$want" "$VENV/requirements.txt"
 }
