@@ -64,7 +64,7 @@ class Samples:
 
 
 def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, warm_start: Path | None = None) -> training.State:
-    """Trains the transformer on the encoded views; ``warm_start`` is a diffusers folder to begin from."""
+    """Trains the transformer on the encoded views; ``warm_start`` is a diffusers folder or a bundle to begin from."""
     settings = preset.dit
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     latents = latents_stage.load(workspace, worker.device)
@@ -72,7 +72,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
     torch.manual_seed(preset.seed)
     transformer = make(preset)
     if warm_start is not None:
-        transformer.load_state_dict(load_weights(warm_start / "transformer", transformer).state_dict())
+        transformer.load_state_dict(load_weights(warm_start, transformer).state_dict())
     velocity = Velocity(transformer).to(worker.device)
     averaged = Velocity(make(preset)).to(worker.device).eval()
     check = {name: _check_batch(data, latents, encoder, splits) for name, splits in (("seen", (TRAIN,)), ("held", (HELD_PAIR, HELD_CONCEPT)))}

@@ -67,7 +67,7 @@ class State:
         """Share of the way, 0 to 1."""
         if schedule.minutes is not None:
             return min(1.0, self.seconds / (schedule.minutes * 60))
-        return min(1.0, self.samples / schedule.samples)
+        return min(1.0, self.samples / schedule.samples) if schedule.samples else 1.0  # 0 keeps the weights that are given
 
 
 class Interrupt:

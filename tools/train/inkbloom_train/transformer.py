@@ -6,7 +6,7 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from torch import nn
 
-from inkbloom_train import training
+from inkbloom_train import pretrained, training
 from inkbloom_train.errors import TrainError
 from inkbloom_train.presets import Preset
 from inkbloom_train.text import WIDTH as TEXT_WIDTH
@@ -68,11 +68,8 @@ def load(preset: Preset, folder: Path) -> Velocity:
 
 
 def load_weights(folder: Path, like: PixArtTransformer2DModel) -> PixArtTransformer2DModel:
-    """The transformer of a diffusers folder. Raises TrainError if it is missing or of other sizes than ``like``."""
-    try:
-        found = PixArtTransformer2DModel.from_pretrained(folder, low_cpu_mem_usage=False)
-    except OSError as error:
-        raise TrainError(f"{folder} holds no PixArtTransformer2DModel to begin from: name a diffusers folder ({error})") from error
+    """The transformer of a diffusers folder or a bundle. Raises TrainError if it is missing or of other sizes than ``like``."""
+    found = pretrained.load(PixArtTransformer2DModel, folder, "transformer")
     for key in ("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "sample_size", "patch_size", "caption_channels"):
         if found.config[key] != like.config[key]:
             raise TrainError(f"{folder} has {key} {found.config[key]} and this run {like.config[key]}: choose a preset or --set values that fit")

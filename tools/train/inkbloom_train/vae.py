@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from torch import nn
 
-from inkbloom_train import training
+from inkbloom_train import pretrained, training
 from inkbloom_train.data.dataset import HELD_CONCEPT, DataSet
 from inkbloom_train.distributed import Worker
 from inkbloom_train.errors import TrainError
@@ -132,12 +132,12 @@ def check_rows(dataset: DataSet, count: int = CHECK_PICTURES) -> list[int]:
 
 
 def train(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worker, warm_start: Path | None = None) -> training.State:
-    """Trains the autoencoder on crops of the training split; ``warm_start`` is a diffusers folder to begin from."""
+    """Trains the autoencoder on crops of the training split; ``warm_start`` is a diffusers folder or a bundle to begin from."""
     settings = preset.vae
     torch.manual_seed(preset.seed)
     vae = make(settings)
     if warm_start is not None:
-        vae.load_state_dict(load_weights(warm_start / "vae", _config(settings)).state_dict())
+        vae.load_state_dict(load_weights(warm_start, _config(settings)).state_dict())
     vae = vae.to(worker.device, memory_format=torch.channels_last)
     pixels = open_pixels(workspace.pictures(preset.size), worker.device)
     held = pixels[check_rows(dataset)]
@@ -170,11 +170,8 @@ def train(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worker
 
 
 def load_weights(folder: Path, config: dict) -> AutoencoderTiny:
-    """An AutoencoderTiny of a diffusers folder. Raises TrainError if it is missing or of other sizes."""
-    try:
-        vae = AutoencoderTiny.from_pretrained(folder, low_cpu_mem_usage=False)
-    except OSError as error:
-        raise TrainError(f"{folder} holds no AutoencoderTiny to begin from: name a diffusers folder ({error})") from error
+    """The AutoencoderTiny of a diffusers folder or a bundle. Raises TrainError if it is missing or of other sizes."""
+    vae = pretrained.load(AutoencoderTiny, folder, "vae")
     sizes = {"width": vae.config.decoder_block_out_channels[0], "latent_channels": vae.config.latent_channels}
     if sizes != config:
         raise TrainError(f"{folder} has {sizes} and this run {config}: choose settings that fit, for example --set vae.width={sizes['width']}")

@@ -1,0 +1,65 @@
+"""Weights to begin from: those of a diffusers folder, or of a bundle as the page downloads it."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from diffusers import ModelMixin
+
+from inkbloom_train.errors import TrainError
+
+_MANIFEST = "manifest.json"
+_VERSION = 1
+
+Model = TypeVar("Model", bound=ModelMixin)
+
+
+def load(kind: type[Model], folder: Path, component: str) -> Model:
+    """A component ("vae", "transformer") of class ``kind`` in f32. Raises TrainError if it is missing or damaged."""
+    try:
+        if (folder / _MANIFEST).exists():
+            return _from_bundle(kind, folder, component)
+        return kind.from_pretrained(folder / component, low_cpu_mem_usage=False, torch_dtype=torch.float32)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise TrainError(f"{folder} holds no {kind.__name__} to begin from: name a diffusers folder or a bundle ({error})") from error
+
+
+def _from_bundle(kind: type[Model], folder: Path, component: str) -> Model:
+    manifest = json.loads((folder / _MANIFEST).read_text())
+    if manifest.get("format") != "inkbloom-bundle" or manifest.get("version") != _VERSION:
+        raise OSError(f"{_MANIFEST} is not of an inkbloom-bundle of version {_VERSION}")
+    stored = {tensor["name"].removeprefix(f"{component}/"): tensor for tensor in manifest["tensors"] if tensor["name"].startswith(f"{component}/")}
+    shards = {part["shard"] for tensor in stored.values() for part in tensor["parts"]}
+    content = {shard: _verified(folder, manifest["shards"][shard]) for shard in shards}
+    model = kind.from_config(manifest["configs"][component])
+    model.load_state_dict({name: _tensor(tensor, content) for name, tensor in stored.items()})
+    return model
+
+
+def _verified(folder: Path, shard: dict) -> bytes:
+    content = (folder / shard["file"]).read_bytes()
+    if hashlib.sha256(content).hexdigest() != shard["sha256"]:
+        raise OSError(f"{shard['file']} is damaged: its SHA-256 is not the manifest's")
+    return content
+
+
+def _tensor(stored: dict, shards: dict[int, bytes]) -> torch.Tensor:
+    # As src/weights/dtype.rs stores it: a matrix of rows, in parts of consecutive rows.
+    shape = stored["shape"]
+    columns = math.prod(shape[1:])
+    parts = [_decode(stored["dtype"], shards[part["shard"]], part["offset"], part["rows"], columns) for part in stored["parts"]]
+    return torch.from_numpy(np.concatenate(parts).reshape(shape))
+
+
+def _decode(dtype: str, content: bytes, offset: int, rows: int, columns: int) -> np.ndarray:
+    match dtype:
+        case "f32" | "f16":
+            return np.frombuffer(content, f"<{dtype[0]}{int(dtype[1:]) // 8}", rows * columns, offset).reshape(rows, columns).astype(np.float32)
+        case "q8":  # all rows' f16 scales, then all rows' bytes
+            scales = np.frombuffer(content, "<f2", rows, offset).astype(np.float32)
+            return scales[:, None] * np.frombuffer(content, "i1", rows * columns, offset + 2 * rows).reshape(rows, columns)
+    raise OSError(f"weights stored as {dtype} are too coarse to train on: convert the model with --dtype f16 or q8")

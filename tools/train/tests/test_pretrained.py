@@ -1,0 +1,93 @@
+"""Weights to begin from, out of a bundle; diffusers folders are tried by the smoke run's warm start."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderTiny, PixArtTransformer2DModel
+
+from inkbloom_train import presets, pretrained, transformer
+from inkbloom_train.errors import TrainError
+
+SHIPPED = Path(__file__).resolve().parents[3] / "www" / "models" / "sticker"
+
+
+@pytest.fixture
+def vae():
+    torch.manual_seed(0)
+    sizes = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8), "num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
+    return AutoencoderTiny(in_channels=4, out_channels=4, latent_channels=4, **sizes)
+
+
+def write(folder: Path, model: AutoencoderTiny, dtype: str) -> dict[str, torch.Tensor]:
+    """A bundle of two shards, every other tensor in two parts; gives the values it stands for."""
+    shards, tensors, meant = [bytearray(), bytearray()], [], {}
+    for index, (name, value) in enumerate(model.state_dict().items()):
+        matrix = value.reshape(len(value), -1).numpy()
+        split = len(matrix) // 2 if index % 2 else len(matrix)
+        parts, rows = [], []
+        for shard, part in ((0, matrix[:split]), (1, matrix[split:])):
+            if len(part):
+                stored, read = encode(part, dtype)
+                parts.append({"shard": shard, "offset": len(shards[shard]), "rows": len(part)})
+                shards[shard] += stored
+                rows.append(read)
+        tensors.append({"name": f"vae/{name}", "shape": list(value.shape), "dtype": dtype, "parts": parts})
+        meant[name] = torch.from_numpy(np.concatenate(rows).reshape(value.shape))
+    listed = []
+    for number, content in enumerate(shards):
+        (folder / f"vae-{number:03d}.bin").write_bytes(content)
+        listed.append({"file": f"vae-{number:03d}.bin", "size": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+    manifest = {"format": "inkbloom-bundle", "version": 1, "configs": {"vae": dict(model.config)}, "shards": listed, "tensors": tensors}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return meant
+
+
+def encode(matrix: np.ndarray, dtype: str) -> tuple[bytes, np.ndarray]:
+    if dtype == "q8":
+        scales = (np.abs(matrix).max(1, keepdims=True) / 127).astype("<f2")
+        steps = np.round(matrix / np.maximum(scales.astype("f4"), 1e-12)).clip(-127, 127).astype("i1")
+        return scales.tobytes() + steps.tobytes(), scales.astype("f4") * steps
+    stored = matrix.astype({"f32": "<f4", "f16": "<f2"}[dtype])
+    return stored.tobytes(), stored.astype("f4")
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "q8"])
+def test_every_stored_format_is_read(vae, tmp_path, dtype):
+    meant = write(tmp_path, vae, dtype)
+    found = pretrained.load(AutoencoderTiny, tmp_path, "vae").state_dict()
+    assert found.keys() == meant.keys()
+    for name, value in meant.items():
+        assert torch.equal(found[name], value), name
+        assert torch.allclose(value, vae.state_dict()[name], atol=0.01), name
+
+
+def test_a_damaged_shard_is_refused(vae, tmp_path):
+    write(tmp_path, vae, "f32")
+    content = bytearray((tmp_path / "vae-001.bin").read_bytes())
+    content[5] ^= 1
+    (tmp_path / "vae-001.bin").write_bytes(content)
+    with pytest.raises(TrainError, match="vae-001.bin is damaged"):
+        pretrained.load(AutoencoderTiny, tmp_path, "vae")
+
+
+def test_four_bits_and_other_versions_are_refused(vae, tmp_path):
+    write(tmp_path, vae, "f32")
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["tensors"][0]["dtype"] = "q4"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(TrainError, match="stored as q4 are too coarse"):
+        pretrained.load(AutoencoderTiny, tmp_path, "vae")
+    path.write_text(json.dumps({**manifest, "version": 2}))
+    with pytest.raises(TrainError, match="version 1"):
+        pretrained.load(AutoencoderTiny, tmp_path, "vae")
+
+
+def test_the_shipped_model_can_be_trained_on():
+    found = transformer.load_weights(SHIPPED, transformer.make(presets.load("cpu", [])))
+    assert isinstance(found, PixArtTransformer2DModel)
+    assert all(torch.isfinite(value).all() for value in found.state_dict().values())
