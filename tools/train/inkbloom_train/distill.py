@@ -78,7 +78,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     samples = Samples(data, latents_stage.load(workspace, worker.device), encoder, text_dropout=0.0)
     empty = encoder([""])
-    fast_teacher = torch.compile(teacher, dynamic=False) if preset.compile else teacher
+    fast_teacher = training.compiled(teacher, preset.compile, worker)
 
     def make_batch(rng: np.random.Generator, count: int) -> dict:
         x_0, captions = samples(rng, count)

@@ -50,11 +50,11 @@ class TextEncoder:
     def __call__(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings [N, T, 384] and a mask [N, T], 1 for tokens; "" gives the unconditional prompt.
 
-        On a GPU T is always ``max_tokens``, so that compiled code sees one shape.
+        On a GPU T is always ``max_tokens``, on a CPU a multiple of 8, so that compiled code sees few shapes.
         """
-        padding = "max_length" if self.device.type == "cuda" else "longest"
-        tokens = self.tokenizer(captions, padding=padding, truncation=True, max_length=self.max_tokens, return_tensors="pt").to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        padding = {"padding": "max_length"} if self.device.type == "cuda" else {"padding": "longest", "pad_to_multiple_of": 8}
+        tokens = self.tokenizer(captions, **padding, truncation=True, max_length=self.max_tokens, return_tensors="pt").to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
             hidden = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
         return hidden.float(), tokens["attention_mask"].float()
 

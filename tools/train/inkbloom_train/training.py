@@ -6,6 +6,7 @@ same steps as one that was not.
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -122,10 +123,7 @@ def train(
         return state
     state.done = False
 
-    model = worker.wrap(objective)
-    if compile_mode:
-        # Few shapes, each compiled for itself: a general one would be slower.
-        model = torch.compile(model, mode=None if compile_mode == "default" else compile_mode, dynamic=False)
+    model = compiled(worker.wrap(objective), compile_mode, worker)
     share = schedule.batch // worker.count
     clock = _Clock(state)
     running: dict[str, float] = {}
@@ -187,6 +185,17 @@ def train(
         worker.barrier()
         raise KeyboardInterrupt
     return state
+
+
+def compiled(model: nn.Module, mode: str | None, worker: Worker) -> nn.Module:
+    """``model`` by torch.compile in that mode; as it is for None, and where a CPU lacks the C++ compiler that this takes."""
+    if mode is None:
+        return model
+    if worker.device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
+        worker.log("there is no C++ compiler (g++ or clang++), so training runs uncompiled and takes a third longer")
+        return model
+    # Few shapes, each compiled for itself: a general one would be slower.
+    return torch.compile(model, mode=None if mode == "default" else mode, dynamic=False)
 
 
 def averaged(folder: Path, expected: dict | None = None) -> tuple[dict[str, torch.Tensor], dict]:

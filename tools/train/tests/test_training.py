@@ -167,3 +167,19 @@ def test_too_little_memory_is_named():
     training.require_memory("the stage", 1, "no remedy")
     with pytest.raises(TrainError, match="lower the batch"):
         training.require_memory("the stage", 10**18, "lower the batch")
+
+
+def test_a_compiled_model_computes_the_same():
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU(approximate="tanh"))
+    x = torch.randn(4, 8)
+    fast = training.compiled(model, "default", ALONE)
+    assert fast is not model
+    assert torch.allclose(fast(x), model(x), atol=1e-6)
+
+
+def test_without_a_compiler_it_says_so_and_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(training.shutil, "which", lambda name: None)
+    model = torch.nn.Linear(8, 8)
+    assert training.compiled(model, "default", ALONE) is model
+    assert "no C++ compiler" in capsys.readouterr().out
+    assert training.compiled(model, None, ALONE) is model
