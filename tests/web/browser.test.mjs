@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { launch } from './support/browser.js';
-import { publish, readBundle, readNative, readReference, relativeError, splitBundle } from './support/bundles.js';
+import { psnr, publish, readBundle, readNative, readReference, relativeError, splitBundle } from './support/bundles.js';
 import { assertHonest } from './support/honesty.js';
 import { openLab, order, startLab } from './support/lab.js';
 import { cutAfter } from './support/site.js';
@@ -43,6 +43,18 @@ async function noWorkers() {
   while (page.workers().length > 0) await page.workers()[0].waitForEvent('close');
 }
 
+it('draws with the shipped model what Python draws with its source', async (context) => {
+  const { request, noise, image } = readReference('default_model');
+  const [report] = await order(page, {
+    model: '/models/sticker/',
+    drawings: [{ ...request, negativePrompt: request.negative_prompt, noise: Array.from(noise), raw: true }],
+  });
+  assert.equal(report.error, undefined);
+  const likeness = psnr(report.raw[0], image);
+  context.diagnostic(`${likeness.toFixed(1)} dB`);
+  assert.ok(likeness >= 40, `${likeness} dB: the bundle has 8-bit weights, but a mistake shows more`);
+});
+
 for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
   describe(`on the ${device}`, () => {
     /** One page for all of them, with the engines that were loaded. @type {import('playwright-core').Page} */
@@ -57,7 +69,7 @@ for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
 
     for (const name of ['sticker_tiny', 'sticker_straight', 'sticker_kl_wide']) {
       it(`draws ${name} as the reference does`, async (context) => {
-        const { request, noise, image } = readReference(name);
+        const { request, noise, image } = readReference(`pipeline/${name}`);
         const [report] = await draw({
           model: `/bundles/${name}/`,
           drawings: [{
@@ -80,7 +92,7 @@ for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
     }
 
     it('repaints a picture below a mask as the reference does', async (context) => {
-      const { request, noise, image } = readReference('sticker_inpaint');
+      const { request, noise, image } = readReference('pipeline/sticker_inpaint');
       const at = '/fixtures/sticker_inpaint/';
       const options = { prompt: request.prompt, steps: request.steps, guidance: request.guidance, width: request.width, height: request.height, noise: Array.from(noise), raw: true };
       const [report, wrong] = await draw({

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sha256 } from './hash.js';
 
-const FIXTURES = fileURLToPath(new URL('../../fixtures/pipeline/', import.meta.url));
+const FIXTURES = fileURLToPath(new URL('../../fixtures/', import.meta.url));
 
 /**
  * The parts of a manifest that tests change.
@@ -18,7 +18,7 @@ const FIXTURES = fileURLToPath(new URL('../../fixtures/pipeline/', import.meta.u
  */
 
 /** The tiny models and their references, as diffusers folders. */
-export const fixturesFolder = () => FIXTURES;
+export const fixturesFolder = () => path.join(FIXTURES, 'pipeline');
 
 /** The folder with the converted tiny models; a missing one is a failure, never a pass. */
 export function bundlesFolder() {
@@ -79,9 +79,9 @@ export function publish(site, folder, { manifest, shards }) {
 }
 
 /**
- * What diffusers and transformers gave for a tiny model.
+ * What diffusers and transformers gave for a model.
  *
- * @param {string} name
+ * @param {string} name for example 'pipeline/sticker_tiny'
  */
 export function readReference(name) {
   const request = JSON.parse(readFileSync(path.join(FIXTURES, name, 'request.json'), 'utf8'));
@@ -127,4 +127,17 @@ export function relativeError(values, reference) {
     norm += reference[index] ** 2;
   }
   return Math.sqrt(difference / norm);
+}
+
+/**
+ * Of two pictures with values -1 to 1, in dB.
+ *
+ * @param {ArrayLike<number>} values
+ * @param {ArrayLike<number>} reference
+ */
+export function psnr(values, reference) {
+  if (values.length !== reference.length) return -Infinity;
+  const squares = Array.from(values, (value, index) => (value - reference[index]) ** 2);
+  const meanSquare = squares.reduce((sum, square) => sum + square, 0) / squares.length;
+  return 10 * Math.log10(2 ** 2 / meanSquare);
 }
