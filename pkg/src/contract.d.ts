@@ -42,6 +42,7 @@ export interface EngineRequest {
   count?: number;
   /** A short name or a diffusers class. */
   scheduler?: string;
+  eta?: number;
   init?: Pixels;
   strength?: number;
   mask?: Pixels;

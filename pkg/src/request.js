@@ -24,6 +24,7 @@ import { InkbloomError } from './errors.js';
  * @property {number} [height]
  * @property {number} [count] how many pictures; picture i is drawn with noise of its own
  * @property {string} [scheduler] another solver than the model's own: `flow-heun`, `dpm++`, `euler-a`, ...
+ * @property {number} [eta] 0 to 1: how much fresh noise each step of `ddim` or `tcd` adds
  * @property {Pixels} [init] a picture to start from, an `ImageData` of the size to draw
  * @property {number} [strength] 0 to 1: how much of `init` is drawn anew
  * @property {Pixels} [mask] with `init`, of its size: drawn anew where it is white, kept where it is black
@@ -118,13 +119,14 @@ export function toEngineRequest(options) {
   if (typeof options !== 'object' || options === null || typeof options.prompt !== 'string' || options.prompt.trim() === '') {
     throw badInput("The prompt is empty: say in a few words what to draw, for example 'a red apple'.");
   }
-  const { guidance, negativePrompt, noise, scheduler, strength } = options;
+  const { eta, guidance, negativePrompt, noise, scheduler, strength } = options;
   if (negativePrompt !== undefined && typeof negativePrompt !== 'string') throw badInput('`negativePrompt` must be a string.');
   if (guidance !== undefined && !(typeof guidance === 'number' && Number.isFinite(guidance))) {
     throw badInput(`\`guidance\` must be a number, not ${String(guidance)}.`);
   }
   if (scheduler !== undefined && typeof scheduler !== 'string') throw badInput('`scheduler` must be a string.');
   if (strength !== undefined && typeof strength !== 'number') throw badInput(`\`strength\` must be a number from 0 to 1, not ${String(strength)}.`);
+  if (eta !== undefined && typeof eta !== 'number') throw badInput(`\`eta\` must be a number from 0 to 1, not ${String(eta)}.`);
   if (noise !== undefined && !(noise instanceof Float32Array)) throw badInput('`noise` must be a Float32Array of C x h x w values.');
   /** @type {import('./contract.js').EngineRequest} */
   const request = {
@@ -137,6 +139,7 @@ export function toEngineRequest(options) {
     height: wholeNumber('height', options.height),
     count: wholeNumber('count', options.count),
     scheduler,
+    eta,
     init: picture('init', options.init),
     strength,
     mask: picture('mask', options.mask),

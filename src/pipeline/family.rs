@@ -10,51 +10,52 @@ pub enum Family {
     Inkbloom,
     /// CLIP and a U-Net.
     StableDiffusion,
+    /// The same, distilled to few steps.
+    LatentConsistency,
     /// Two CLIPs and a U-Net that is told pooled text and the picture's size.
     StableDiffusionXl,
     /// T5 and PixArt.
     PixArt,
 }
 
-/// What a family's pipeline assumes where neither request nor model says anything.
+/// What a pipeline class assumes where neither request nor model says anything.
 pub struct Defaults {
     pub steps: usize,
     pub guidance: f64,
     pub max_text_tokens: usize,
 }
 
-const CLASSES: [(&str, Family); 10] = [
-    ("InkbloomPipeline", Family::Inkbloom),
-    ("StableDiffusionPipeline", Family::StableDiffusion),
-    ("StableDiffusionImg2ImgPipeline", Family::StableDiffusion),
-    ("StableDiffusionInpaintPipeline", Family::StableDiffusion),
-    ("LatentConsistencyModelPipeline", Family::StableDiffusion),
-    ("StableDiffusionXLPipeline", Family::StableDiffusionXl),
-    ("StableDiffusionXLImg2ImgPipeline", Family::StableDiffusionXl),
-    ("StableDiffusionXLInpaintPipeline", Family::StableDiffusionXl),
-    ("PixArtSigmaPipeline", Family::PixArt),
-    ("PixArtAlphaPipeline", Family::PixArt),
+const fn defaults(steps: usize, guidance: f64, max_text_tokens: usize) -> Defaults {
+    Defaults { steps, guidance, max_text_tokens }
+}
+
+/// The classes, with the defaults of diffusers' `__call__`.
+const CLASSES: [(&str, Family, Defaults); 11] = [
+    ("InkbloomPipeline", Family::Inkbloom, defaults(20, 1.0, 77)),
+    ("StableDiffusionPipeline", Family::StableDiffusion, defaults(50, 7.5, 77)),
+    ("StableDiffusionImg2ImgPipeline", Family::StableDiffusion, defaults(50, 7.5, 77)),
+    ("StableDiffusionInpaintPipeline", Family::StableDiffusion, defaults(50, 7.5, 77)),
+    ("LatentConsistencyModelPipeline", Family::LatentConsistency, defaults(4, 8.5, 77)),
+    ("LatentConsistencyModelImg2ImgPipeline", Family::LatentConsistency, defaults(4, 8.5, 77)),
+    ("StableDiffusionXLPipeline", Family::StableDiffusionXl, defaults(50, 5.0, 77)),
+    ("StableDiffusionXLImg2ImgPipeline", Family::StableDiffusionXl, defaults(50, 5.0, 77)),
+    ("StableDiffusionXLInpaintPipeline", Family::StableDiffusionXl, defaults(50, 7.5, 77)),
+    ("PixArtSigmaPipeline", Family::PixArt, defaults(20, 4.5, 300)),
+    ("PixArtAlphaPipeline", Family::PixArt, defaults(20, 4.5, 120)),
 ];
 
 impl Family {
+    /// The family of the class that `model_index.json` names, and the class's defaults.
+    ///
     /// # Errors
     /// `BadModel` for a class that this version does not run.
-    pub fn read(index: &Config) -> Result<Self> {
+    pub fn read(index: &Config) -> Result<(Self, &'static Defaults)> {
         let class = index.str("_class_name", "")?;
-        CLASSES.iter().find(|(known, _)| *known == class).map(|(_, family)| *family).ok_or_else(|| {
-            let known: Vec<_> = CLASSES.iter().map(|(class, _)| *class).collect();
+        let found = CLASSES.iter().find(|(known, ..)| *known == class);
+        found.map(|(_, family, defaults)| (*family, defaults)).ok_or_else(|| {
+            let known: Vec<_> = CLASSES.iter().map(|(class, ..)| *class).collect();
             index.wrong("_class_name", &format!("this version runs {}", known.join(", ")))
         })
-    }
-
-    pub fn defaults(self) -> Defaults {
-        let (steps, guidance, max_text_tokens) = match self {
-            Self::Inkbloom => (20, 1.0, 77),
-            Self::StableDiffusion => (50, 7.5, 77),
-            Self::StableDiffusionXl => (50, 5.0, 77),
-            Self::PixArt => (20, 4.5, 300),
-        };
-        Defaults { steps, guidance, max_text_tokens }
     }
 
     /// Whether a guidance scale needs the negative prompt: diffusers' classic pipelines guide only above 1.
@@ -70,6 +71,11 @@ impl Family {
     pub fn skipped_steps(self, steps: usize, strength: f64) -> usize {
         let wanted = (steps as f64 * strength).min(steps as f64);
         if self == Self::Inkbloom { (steps as f64 - wanted) as usize } else { steps - wanted as usize }
+    }
+
+    /// Whether picture to picture spreads all its steps below `strength`, where the scheduler can, and leaves out none.
+    pub fn spreads_strength(self) -> bool {
+        self == Self::LatentConsistency
     }
 
     /// Whether an encoded picture is drawn from the autoencoder's distribution rather than its mean.

@@ -12,6 +12,7 @@ mod request;
 mod text;
 mod text_to_image;
 
+pub use crate::denoise::schedule::Churn;
 pub use generate::{Event, Generated, Preview, read};
 pub use model::{Pipeline, required_params};
 pub use request::{Info, Plan, Request};

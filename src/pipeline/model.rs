@@ -58,8 +58,7 @@ impl Pipeline {
     /// `BadModel` naming file, key and value, or the tensor, for whatever does not fit.
     pub fn load(files: &ModelFiles, tensors: &Tensors) -> Result<Self> {
         let index = files.index()?;
-        let family = Family::read(&index)?;
-        let defaults = family.defaults();
+        let (family, defaults) = Family::read(&index)?;
         let max_text_tokens = files.max_tokens("tokenizer").map_or(defaults.max_text_tokens, |max| {
             if family == Family::Inkbloom { defaults.max_text_tokens } else { max.min(defaults.max_text_tokens) }
         });
@@ -129,6 +128,12 @@ impl Pipeline {
         [shape.latent_channels, height / shape.factor, width / shape.factor]
     }
 
+    /// How many patches of the latent the network sees.
+    pub(super) fn patches(&self, width: usize, height: usize) -> usize {
+        let step = self.size_step();
+        (width / step) * (height / step)
+    }
+
     /// Sides must be multiples of this many pixels.
     pub(super) fn size_step(&self) -> usize {
         self.autoencoder.shape().factor * self.network.patch
@@ -162,7 +167,7 @@ impl Pipeline {
 fn load_denoiser(files: &ModelFiles, tensors: &Tensors, family: Family) -> Result<(Box<dyn Denoiser>, Network)> {
     let component = match family {
         Family::Inkbloom | Family::PixArt => "transformer",
-        Family::StableDiffusion | Family::StableDiffusionXl => "unet",
+        Family::StableDiffusion | Family::LatentConsistency | Family::StableDiffusionXl => "unet",
     };
     let params = tensors.params(&format!("{component}/"));
     match (component, files.class(component)?) {

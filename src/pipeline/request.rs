@@ -1,7 +1,12 @@
 //! What can be asked of a model, and whether it makes sense.
 
 use super::model::Pipeline;
-use crate::{Error, Result, denoise::schedule::Schedule, pixels::Alpha, values::Image};
+use crate::{
+    Error, Result,
+    denoise::schedule::{Churn, Extra, Run, Schedule},
+    pixels::Alpha,
+    values::Image,
+};
 
 /// More steps than this only cost time.
 pub const MAX_STEPS: usize = 1000;
@@ -40,6 +45,10 @@ pub struct Request {
     pub guidance: Option<f32>,
     /// In place of the model's own: a short name (`euler-a`) or a diffusers class.
     pub scheduler: Option<String>,
+    /// How much fresh noise each step of `ddim` (0 where nothing is said) or `tcd` (0.3) adds: 0 to 1.
+    pub eta: Option<f64>,
+    /// Noise that each step of `euler` or `flow-heun` adds before it goes down.
+    pub churn: Option<Churn>,
     /// In pixels; with `init`, its size.
     pub width: Option<usize>,
     pub height: Option<usize>,
@@ -118,13 +127,21 @@ impl Pipeline {
         let strength = self.strength(request, &mut warnings)?;
 
         let scheduler = self.scheduler(request.scheduler.as_deref())?;
-        let skipped = self.family().skipped_steps(steps, strength);
+        let spread = self.family().spreads_strength() && scheduler.has(Extra::Strength);
+        let skipped = if spread { 0 } else { self.family().skipped_steps(steps, strength) };
         if skipped == steps {
             return Err(Error::bad_input(format!(
                 "a strength of {strength} leaves none of {steps} steps to draw; raise the strength or the steps"
             )));
         }
-        let schedule = scheduler.schedule(steps, skipped * scheduler.order())?;
+        let schedule = scheduler.schedule(&Run {
+            steps,
+            begin: skipped * scheduler.order(),
+            strength: if spread { strength } else { 1.0 },
+            patches: self.patches(width, height),
+            eta: request.eta,
+            churn: request.churn,
+        })?;
 
         let tile = self.tile(request)?;
         let latent: usize = self.latent_shape(width, height).iter().product();

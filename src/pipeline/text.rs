@@ -65,7 +65,9 @@ impl TextStage {
                 let config = T5Config::read(&files.config("text_encoder")?)?;
                 Encoder::T5(T5::load(&tensors.params("text_encoder/"), config)?)
             }
-            (Family::StableDiffusion, _) => Encoder::Clip(load_clip(files, tensors, "text_encoder")?),
+            (Family::StableDiffusion | Family::LatentConsistency, _) => {
+                Encoder::Clip(load_clip(files, tensors, "text_encoder")?)
+            }
             (Family::StableDiffusionXl, _) => Encoder::TwoClips(Box::new([
                 load_clip(files, tensors, "text_encoder")?,
                 load_clip(files, tensors, "text_encoder_2")?,

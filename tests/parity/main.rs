@@ -4,6 +4,7 @@
 mod autoencoder;
 mod default_model;
 mod denoise;
+mod overflow;
 mod pipeline;
 mod prompt;
 mod schedule;

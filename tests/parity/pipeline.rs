@@ -2,7 +2,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use inkbloom::{
-    pipeline::{Event, Generated, Pipeline, Request, read},
+    pipeline::{Churn, Event, Generated, Pipeline, Request, read},
     values::Image,
     weights::Tensors,
 };
@@ -34,6 +34,7 @@ pub fn request(case: &Path, reference: &Values) -> Request {
         init: request["init"].as_str().map(|name| picture(&case.join(name))),
         mask: request["mask"].as_str().map(|name| picture(&case.join(name))),
         strength: request["strength"].as_f64(),
+        eta: request["eta"].as_f64(),
         step_noise: (0..steps).map_while(|i| drawn(&format!("step_noise.{i}"))).collect(),
         encode_noise: Some(encode_noise),
         noise: Some(noise),
@@ -113,6 +114,7 @@ fn stable_diffusion_end_to_end_every_intermediate_is_the_references() {
     end_to_end("sd15_", 6);
     end_to_end("sd21_", 1);
     end_to_end("sd_turbo", 1);
+    end_to_end("lcm_", 1);
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn bad_requests_are_refused_in_words() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
     let model = Pipeline::load(&files, &weights).unwrap();
     let good = || Request { prompt: "a red apple".into(), ..Default::default() };
-    let refused: [(Request, &str); 11] = [
+    let refused: [(Request, &str); 13] = [
         (Request { prompt: "  \n".into(), ..good() }, "empty"),
         (Request { prompt: "x".repeat(20_001), ..good() }, "at most 20000"),
         (Request { negative_prompt: "x".repeat(20_001), ..good() }, "negative prompt"),
@@ -195,6 +197,8 @@ fn bad_requests_are_refused_in_words() {
         (Request { width: Some(33), ..good() }, "multiple of 16"),
         (Request { height: Some(1 << 20), ..good() }, "height"),
         (Request { noise: Some(vec![0.0; 3]), ..good() }, "noise"),
+        (Request { eta: Some(0.5), ..good() }, "no eta; leave it out, or take the scheduler ddim or tcd"),
+        (Request { churn: Some(Churn::new(1.0)), ..good() }, "no churn"),
     ];
     for (request, expected) in refused {
         let error = model.plan(&request).unwrap_err();
@@ -237,8 +241,8 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
         (["vae/config.json", "upsample_fn", "bicubic"], |f| {
             f.configs.get_mut("vae").unwrap()["upsample_fn"] = "bicubic".into()
         }),
-        (["scheduler/scheduler_config.json", "use_dynamic_shifting", "true"], |f| {
-            f.configs.get_mut("scheduler").unwrap()["use_dynamic_shifting"] = true.into()
+        (["scheduler/scheduler_config.json", "invert_sigmas", "true"], |f| {
+            f.configs.get_mut("scheduler").unwrap()["invert_sigmas"] = true.into()
         }),
         (["text_encoder/config.json", "hidden_act", "snake"], |f| {
             f.configs.get_mut("text_encoder").unwrap()["hidden_act"] = "snake".into()
@@ -249,6 +253,60 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
         let message = refused(edit);
         assert!(expected.iter().all(|word| message.contains(word)), "{message}");
     }
+}
+
+/// What diffusers' `__call__` assumes, of every class that this version runs but its own.
+#[test]
+fn every_class_has_the_references_defaults() {
+    let reference = json(&fixture("pipeline/defaults.json"));
+    let (mut files, _) = load_model(&fixture("pipeline/sd15_text"));
+    files.model_index["_class_name"] = "X".into();
+    let error = inkbloom::pipeline::required_params(&files, &Device::flex()).unwrap_err().message;
+    let classes: Vec<&str> = error.split_once("this version runs ").unwrap().1.split(", ").collect();
+    assert_eq!(classes.len(), 1 + reference.as_object().unwrap().len(), "{classes:?}");
+    for class in classes.into_iter().filter(|class| *class != "InkbloomPipeline") {
+        let case = match class {
+            _ if class.starts_with("StableDiffusionXL") => "sdxl_text",
+            _ if class.starts_with("PixArt") => "pixart_sigma",
+            _ => "sd15_text",
+        };
+        let (mut files, weights) = load_model(&fixture("pipeline").join(case));
+        files.model_index["_class_name"] = class.into();
+        let expected = &reference[class];
+        if !expected["max_sequence_length"].is_null() {
+            // The tiny tokenizer's own limit would hide the class's.
+            files.configs.get_mut("tokenizer").unwrap()["model_max_length"] = 512.into();
+        }
+        let model = Pipeline::load(&files, &weights).unwrap();
+        let info = model.info();
+        assert_eq!(info.default_steps as u64, expected["num_inference_steps"].as_u64().unwrap(), "{class}");
+        assert_eq!(f64::from(info.default_guidance), expected["guidance_scale"].as_f64().unwrap(), "{class}");
+        if let Some(most) = expected["max_sequence_length"].as_u64() {
+            assert_eq!(info.max_text_tokens as u64, most, "{class}");
+        }
+    }
+}
+
+/// diffusers' `calculate_shift` over the patches that the network sees.
+#[test]
+fn dynamic_shifting_follows_the_pictures_size() {
+    let (mut files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
+    files.configs.get_mut("scheduler").unwrap()["use_dynamic_shifting"] = true.into();
+    let model = Pipeline::load(&files, &weights).unwrap();
+    let second = |side| {
+        let request = Request {
+            prompt: "a red apple".into(),
+            steps: Some(2),
+            width: Some(side),
+            height: Some(side),
+            ..Default::default()
+        };
+        f64::from(model.plan(&request).unwrap().schedule.steps[1].timestep)
+    };
+    let shifted = |patches: f64| 1000.0 / (1.0 + (-(patches - 256.0) * 0.65 / 3840.0 - 0.5f64).exp());
+    // 16 pixels to a patch.
+    assert!((second(32) - shifted(4.0)).abs() < 1e-3, "{}", second(32));
+    assert!((second(128) - shifted(64.0)).abs() < 1e-3, "{}", second(128));
 }
 
 fn flat(width: usize, height: usize, pixel: [u8; 4]) -> Image {

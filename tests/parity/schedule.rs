@@ -5,7 +5,7 @@ use inkbloom::{
     Result,
     denoise::{
         Condition, Denoiser, Denoising, FreshNoise, Guidance,
-        schedule::{Grid, Schedule, from_config},
+        schedule::{Churn, Grid, Run, Schedule, from_config},
     },
     values::{Latent, TextEmbedding},
     weights::Config,
@@ -51,24 +51,42 @@ fn trajectory(schedule: &Schedule, fake: &Fake, start: Vec<f32>, noise: Vec<Vec<
     xs
 }
 
-/// Whether a run needs what no pipeline of ours asks a scheduler for.
-fn out_of_scope(run: &Value) -> bool {
-    let asked = |key: &str| !run[key].as_object().unwrap().is_empty();
-    asked("step") || asked("set_timesteps")
+/// What a fixture's run asks of its scheduler, every key of it.
+fn asked(run: &Value) -> Run {
+    let number = |key: &str| run[key].as_u64().unwrap() as usize;
+    let mut asked = Run { begin: number("begin"), ..Run::new(number("steps")) };
+    asked.patches = run["patches"].as_u64().unwrap_or_default() as usize;
+    let options = ["step", "set_timesteps"].map(|key| run[key].as_object().unwrap());
+    for (key, value) in options.into_iter().flatten() {
+        let value = value.as_f64().unwrap();
+        let churn = asked.churn.unwrap_or(Churn::new(0.0));
+        match key.as_str() {
+            "eta" => asked.eta = Some(value),
+            "s_churn" => asked.churn = Some(Churn { amount: value, ..churn }),
+            "s_noise" => asked.churn = Some(Churn { noise: value, ..churn }),
+            "s_tmin" => asked.churn = Some(Churn { tmin: value, ..churn }),
+            "s_tmax" => asked.churn = Some(Churn { tmax: value, ..churn }),
+            "strength" => asked.strength = value,
+            // Ours to compute, from the patches.
+            "mu" => assert!(asked.patches > 0),
+            key => panic!("{}: nobody reads `{key}`", run["name"]),
+        }
+    }
+    asked
 }
 
 fn full_runs(file: &str, least: usize) {
     let fixture = json(&fixture(&format!("schedule/{file}.json")));
     let fake = Fake { per_timestep: 0.0001, constant: 0.0 };
     let (mut compared, mut worst) = (0, 0f64);
-    for run in fixture["runs"].as_array().unwrap().iter().filter(|run| !out_of_scope(run)) {
+    for run in fixture["runs"].as_array().unwrap() {
         let name = format!("{file} {}", run["name"]);
         let class = run["config"]["_class_name"].as_str().unwrap();
         let config = Config::new("scheduler_config.json", &run["config"]).unwrap();
         let scheduler = from_config(class, &config, Grid::Trained).unwrap();
-        let number = |key: &str| run[key].as_u64().unwrap() as usize;
-        let (steps, begin) = (number("steps"), number("begin"));
-        let schedule = scheduler.schedule(steps, begin).unwrap();
+        let asked = asked(run);
+        let begin = asked.begin;
+        let schedule = scheduler.schedule(&asked).unwrap();
         let timesteps: Vec<f32> = schedule.steps.iter().map(|step| step.timestep).collect();
         let expected = list(&run["timesteps"])[begin..].to_vec();
         assert_eq!(timesteps.len(), expected.len(), "{name}");
@@ -108,7 +126,7 @@ fn ddpm_runs_as_the_reference() {
 
 #[test]
 fn ddim_runs_as_the_reference() {
-    full_runs("ddim", 12);
+    full_runs("ddim", 19);
 }
 
 #[test]
@@ -118,7 +136,7 @@ fn dpm_solver_multistep_runs_as_the_reference() {
 
 #[test]
 fn euler_runs_as_the_reference() {
-    full_runs("euler", 19);
+    full_runs("euler", 23);
 }
 
 #[test]
@@ -133,18 +151,18 @@ fn pndm_runs_as_the_reference() {
 
 #[test]
 fn lcm_runs_as_the_reference() {
-    full_runs("lcm", 12);
+    full_runs("lcm", 14);
 }
 
 #[test]
 fn tcd_runs_as_the_reference() {
-    full_runs("tcd", 6);
+    full_runs("tcd", 10);
 }
 
 #[test]
 fn flow_matching_runs_as_the_reference() {
-    full_runs("flow_match_euler", 5);
-    full_runs("flow_match_heun", 4);
+    full_runs("flow_match_euler", 9);
+    full_runs("flow_match_heun", 6);
 }
 
 /// As Inkbloom's own pipeline asks for it.
@@ -162,7 +180,9 @@ fn flow_matching_on_the_flux_grid_runs_as_the_reference() {
             refused += 1;
             continue;
         }
-        let schedule = read.unwrap().schedule(run["steps"].as_u64().unwrap() as usize, 0).unwrap();
+        let patches = fixture["patches"].as_u64().unwrap() as usize;
+        let whole = Run { patches, ..Run::new(run["steps"].as_u64().unwrap() as usize) };
+        let schedule = read.unwrap().schedule(&whole).unwrap();
         let timesteps: Vec<f32> = schedule.steps.iter().map(|step| step.timestep).collect();
         assert!(relative_error(&timesteps, &list(&run["timesteps"])) < 1e-6, "{name}: {timesteps:?}");
         let expected: Vec<Vec<f32>> = run["trajectory"].as_array().unwrap().iter().map(list).collect();
@@ -172,7 +192,7 @@ fn flow_matching_on_the_flux_grid_runs_as_the_reference() {
         }
         compared += 1;
     }
-    assert!(compared >= 20 && refused >= 1, "{compared} runs compared, {refused} refused");
+    assert!(compared >= 56 && refused >= 1, "{compared} runs compared, {refused} refused");
 }
 
 #[test]
@@ -184,6 +204,18 @@ fn what_a_scheduler_cannot_honour_is_named() {
         ("PNDMScheduler", r#"{"prediction_type": "sample"}"#, "prediction_type"),
         ("DPMSolverMultistepScheduler", r#"{"algorithm_type": "dpmsolver"}"#, "algorithm_type"),
         ("DPMSolverMultistepScheduler", r#"{"surprise": 1}"#, "surprise"),
+        ("DPMSolverMultistepScheduler", r#"{"use_dynamic_shifting": true}"#, "use_dynamic_shifting"),
+        ("FlowMatchEulerDiscreteScheduler", r#"{"shift": 0.0}"#, "above 0"),
+        (
+            "FlowMatchEulerDiscreteScheduler",
+            r#"{"use_dynamic_shifting": true, "time_shift_type": "cubic"}"#,
+            "exponential and linear",
+        ),
+        (
+            "FlowMatchEulerDiscreteScheduler",
+            r#"{"use_dynamic_shifting": true, "max_image_seq_len": 256}"#,
+            "base_image_seq_len",
+        ),
         ("HeunDiscreteScheduler", "{}", "HeunDiscreteScheduler"),
     ] {
         let value: Value = serde_json::from_str(value).unwrap();
@@ -191,8 +223,32 @@ fn what_a_scheduler_cannot_honour_is_named() {
         let message = from_config(class, &config, Grid::Trained).err().unwrap().message;
         assert!(message.contains(expected), "{message}");
     }
+}
+
+#[test]
+fn what_a_run_cannot_ask_for_is_said_in_words() {
     let value: Value = serde_json::from_str("{}").unwrap();
-    let config = Config::new("c", &value).unwrap();
-    let scheduler = from_config("LCMScheduler", &config, Grid::Trained).unwrap();
-    assert!(scheduler.schedule(51, 0).unwrap_err().message.contains("at most 50"));
+    let linear: Value = serde_json::from_str(
+        r#"{"use_dynamic_shifting": true, "time_shift_type": "linear", "base_shift": 0.1, "max_shift": 2.0}"#,
+    )
+    .unwrap();
+    let four = || Run::new(4);
+    let churn = |amount| Run { churn: Some(Churn::new(amount)), ..four() };
+    for (class, value, run, expected) in [
+        ("LCMScheduler", &value, Run::new(51), "at most 50"),
+        ("LCMScheduler", &value, Run { strength: 0.06, ..four() }, "at most 3 at a strength of 0.06"),
+        ("LCMScheduler", &value, Run { eta: Some(0.5), ..four() }, "no eta; leave it out, or take the scheduler ddim"),
+        ("DDIMScheduler", &value, Run { eta: Some(1.01), ..four() }, "from 0 to 1"),
+        ("TCDScheduler", &value, Run { eta: Some(f64::NAN), ..four() }, "from 0 to 1"),
+        ("DDIMScheduler", &value, Run { strength: 0.5, ..four() }, "lcm or tcd"),
+        ("FlowMatchEulerDiscreteScheduler", &value, churn(1.0), "no churn"),
+        ("EulerDiscreteScheduler", &value, churn(-1.0), "from 0 on"),
+        ("EulerDiscreteScheduler", &value, churn(f64::INFINITY), "from 0 on"),
+        ("FlowMatchEulerDiscreteScheduler", &linear, Run { patches: 1, ..four() }, "give another size"),
+    ] {
+        let config = Config::new("scheduler/scheduler_config.json", value).unwrap();
+        let error = from_config(class, &config, Grid::Trained).unwrap().schedule(&run).unwrap_err();
+        assert!(error.message.contains(expected), "{error} lacks {expected}");
+        assert_eq!(error.code, inkbloom::Code::BadInput);
+    }
 }

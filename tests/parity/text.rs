@@ -28,7 +28,7 @@ fn bert_gives_the_references_last_hidden_state() {
 }
 
 /// The fixture's batch; without a mask every token counts.
-fn prompts(reference: &Values) -> Vec<TokenIds> {
+pub fn prompts(reference: &Values) -> Vec<TokenIds> {
     let (shape, ids) = &reference["input_ids"];
     let whole = |values: &[f32]| values.iter().map(|v| *v as i64).collect::<Vec<_>>();
     let mask = reference.get("attention_mask").map_or(vec![1; ids.len()], |(_, mask)| whole(mask));

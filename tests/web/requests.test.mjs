@@ -28,8 +28,8 @@ describe('requests', () => {
     assert.match(seed, /^\d{1,10}$/);
     assert.deepEqual(rest, { prompt: 'a red apple', preview: false });
     assert.deepEqual(
-      toEngineRequest({ prompt: 'x', negativePrompt: 'y', seed: 1, steps: 4, guidance: 1, width: 64, height: 32, count: 2, onStep() {} }),
-      { prompt: 'x', negative_prompt: 'y', seed: '1', steps: 4, guidance: 1, width: 64, height: 32, count: 2, preview: true },
+      toEngineRequest({ prompt: 'x', negativePrompt: 'y', seed: 1, steps: 4, guidance: 1, eta: 0.5, width: 64, height: 32, count: 2, onStep() {} }),
+      { prompt: 'x', negative_prompt: 'y', seed: '1', steps: 4, guidance: 1, eta: 0.5, width: 64, height: 32, count: 2, preview: true },
     );
   });
 
@@ -41,6 +41,7 @@ describe('requests', () => {
     ['half a step', { prompt: 'x', steps: 1.5 }, /`steps`/],
     ['a width in words', { prompt: 'x', width: '64' }, /`width`/],
     ['a guidance that is no number', { prompt: 'x', guidance: NaN }, /`guidance`/],
+    ['an eta that is no number', { prompt: 'x', eta: '0.5' }, /`eta`/],
     ['a count of -1', { prompt: 'x', count: -1 }, /`count`/],
     ['noise of another kind', { prompt: 'x', noise: [1, 2] }, /`noise`/],
     ['a negative prompt of another kind', { prompt: 'x', negativePrompt: 3 }, /`negativePrompt`/],

@@ -1,5 +1,6 @@
 """Whole runs of diffusers' own pipelines on tiny models, with every random draw recorded."""
 
+import inspect
 import sys
 from contextlib import ExitStack
 from functools import partial, wraps
@@ -155,7 +156,7 @@ CASES = {
             upcast_attention=True,
         ),
         request=dict(
-            prompt="a rocket over the moon", negative_prompt="snow", steps=5, guidance=9.0, width=32, height=32
+            prompt="a rocket over the moon", negative_prompt="snow", steps=5, guidance=9.0, width=32, height=32, eta=0.6
         ),
     ),
     "sd_turbo": dict(
@@ -174,6 +175,19 @@ CASES = {
         request=dict(
             prompt="a golden crown", negative_prompt="", steps=8, guidance=6.0, width=48, height=32, init="init.png",
             strength=0.65,
+        ),
+        encode_noise=True,
+    ),
+    # Its strength says which steps of distillation the run is spread over, and none is left out.
+    "lcm_img2img": dict(
+        build=lambda: stable_diffusion(
+            "LatentConsistencyModelImg2ImgPipeline",
+            diffusers.LCMScheduler(**STABLE_DIFFUSION),
+            block_out_channels=(4, 8), time_cond_proj_dim=6,
+        ),
+        request=dict(
+            prompt="a red snail", negative_prompt=None, steps=3, guidance=8.5, width=40, height=32, init="init.png",
+            strength=0.55,
         ),
         encode_noise=True,
     ),
@@ -291,7 +305,9 @@ def classic(folder: Path, build, request: dict, encode_noise: bool = False) -> N
             randomise(component, gen)
     pipe.save_pretrained(folder)
 
-    arguments = {name: request[name] for name in ("prompt", "negative_prompt", "width", "height")}
+    known = inspect.signature(pipe.__call__).parameters
+    keys = ("prompt", "negative_prompt", "width", "height", "eta")
+    arguments = {key: request[key] for key in keys if key in request and key in known}
     arguments |= dict(num_inference_steps=request["steps"], guidance_scale=request["guidance"])
     if isinstance(pipe, diffusers.PixArtSigmaPipeline):
         extra = dict(max_sequence_length=MAX_TEXT_TOKENS, use_resolution_binning=False, clean_caption=False)
@@ -300,8 +316,6 @@ def classic(folder: Path, build, request: dict, encode_noise: bool = False) -> N
     if "init" in request:
         arguments |= dict(image=picture(gen, "RGB", *size), strength=request["strength"])
         arguments["image"].save(folder / request["init"])
-        if "mask" not in request:  # image to image takes the picture's size
-            del arguments["width"], arguments["height"]
     if "mask" in request:
         arguments["mask_image"] = mask_picture(*size)
         arguments["mask_image"].save(folder / request["mask"])
@@ -313,5 +327,26 @@ def classic(folder: Path, build, request: dict, encode_noise: bool = False) -> N
     save_tensors(folder / "reference.safetensors", tensors)
 
 
+# The classes that Inkbloom knows beside its own.
+CLASSES = (
+    "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+    "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
+    "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline",
+    "PixArtAlphaPipeline", "PixArtSigmaPipeline",
+)  # fmt: skip
+
+
+def defaults(path: Path) -> None:
+    """What each class assumes where a call says nothing; what a class does not take is null."""
+    names = ("num_inference_steps", "guidance_scale", "max_sequence_length")
+    table = {}
+    for name in CLASSES:
+        parameters = inspect.signature(getattr(diffusers, name).__call__).parameters
+        table[name] = {key: parameters[key].default if key in parameters else None for key in names}
+    save_json(path.with_suffix(".json"), table, indent=2)
+
+
 def cases() -> dict:
-    return {f"pipeline/{name}": partial(classic, **case) for name, case in CASES.items()}
+    return {f"pipeline/{name}": partial(classic, **case) for name, case in CASES.items()} | {
+        "pipeline/defaults": defaults
+    }

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import diffusers
 import numpy as np
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from common import generator, randn, save_json
 
@@ -24,6 +25,12 @@ def config_of(scheduler) -> dict:
     return json.loads(scheduler.to_json_string())
 
 
+def mu_of(scheduler, patches: int) -> float:
+    """What the pipelines of flow matching hand a scheduler that shifts by the picture's size."""
+    keys = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+    return calculate_shift(patches, *(scheduler.config[key] for key in keys))
+
+
 # --- flow matching as Inkbloom's own models use it ---
 
 FLOW_MATCH = {
@@ -36,7 +43,13 @@ FLOW_MATCH = {
     "exponential": dict(shift=1.5, use_exponential_sigmas=True),
     "beta": dict(use_beta_sigmas=True),
     "exponential_terminal": dict(shift_terminal=0.05, use_exponential_sigmas=True),
+    "dynamic": dict(use_dynamic_shifting=True),
+    "dynamic_terminal": dict(
+        use_dynamic_shifting=True, time_shift_type="linear", base_shift=0.9, max_shift=2.5, max_image_seq_len=1024,
+        shift_terminal=0.02,
+    ),
 }
+FLUX_PATCHES = 300
 
 
 def flux_sigmas(steps: int) -> np.ndarray:
@@ -52,7 +65,7 @@ def flow_match_euler(path: Path) -> None:
             if steps == 1 and config.get("shift_terminal"):
                 continue  # the reference divides by zero there
             scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**config)
-            scheduler.set_timesteps(sigmas=flux_sigmas(steps))
+            scheduler.set_timesteps(sigmas=flux_sigmas(steps), mu=mu_of(scheduler, FLUX_PATCHES))
             x = x_0
             trajectory = [numbers(x)]
             for t in scheduler.timesteps:
@@ -68,7 +81,8 @@ def flow_match_euler(path: Path) -> None:
                     trajectory=trajectory,
                 )
             )
-    save_json(path.with_suffix(".json"), dict(velocity="0.3 * x + 0.1", runs=runs), separators=(",", ":"))
+    value = dict(velocity="0.3 * x + 0.1", patches=FLUX_PATCHES, runs=runs)
+    save_json(path.with_suffix(".json"), value, separators=(",", ":"))
 
 
 # --- every class, as the classic pipelines use it ---
@@ -86,8 +100,8 @@ SPACINGS = {
 }
 
 # Per class: its name, what every run has, then its variations. In a variation `steps` (default 8), `begin` (the first
-# step of an image-to-image run), `set` (further arguments of set_timesteps) and `step` (of step) are the run's; the
-# rest is config.
+# step of an image-to-image run), `set` (further arguments of set_timesteps), `step` (of step) and `patches` (which give
+# set_timesteps its mu) are the run's; the rest is config.
 CLASSES = {
     "ddpm": (
         "DDPMScheduler",
@@ -119,6 +133,9 @@ CLASSES = {
             "alpha_to_one": dict(set_alpha_to_one=True),
             "eta": dict(step=dict(eta=0.7)),
             "eta_one_v": V | dict(step=dict(eta=1.0)),
+            "eta_sample": SAMPLE | dict(step=dict(eta=0.4), begin=3),
+            "eta_clipped": dict(clip_sample=True, clip_sample_range=0.8, step=dict(eta=0.5)),
+            "eta_zero_snr": ZERO_SNR | dict(step=dict(eta=0.3)),
             "linear_clipped": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=True),
             "cosine": COSINE,
             "zero_snr": ZERO_SNR,
@@ -181,6 +198,10 @@ CLASSES = {
             "linear": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"),
             "zero_snr": ZERO_SNR,
             "churn": dict(step=dict(s_churn=2.0, s_noise=1.1)),
+            "churn_v": V | dict(step=dict(s_churn=0.7), begin=2),
+            "churn_sample": SAMPLE | dict(step=dict(s_churn=1.0)),
+            # More than the most that a step takes, in the middle of the run.
+            "churn_between": dict(step=dict(s_churn=40.0, s_tmin=0.5, s_tmax=6.0), use_karras_sigmas=True),
             "begin": dict(begin=3),
         },
     ),
@@ -231,6 +252,7 @@ CLASSES = {
             "original_steps": dict(steps=5, original_inference_steps=40),
             "zero_snr": V | dict(steps=4, rescale_betas_zero_snr=True),
             "strength": dict(steps=4, set=dict(strength=0.5)),
+            "strength_uneven": dict(steps=5, original_inference_steps=40, set=dict(strength=0.33)),
             "begin": dict(steps=4, begin=2),
         },
     ),
@@ -243,6 +265,7 @@ CLASSES = {
             "eight_steps": dict(steps=8),
             "no_noise": dict(steps=4, step=dict(eta=0.0)),
             "all_noise": dict(steps=4, step=dict(eta=1.0)),
+            "eta_v": V | dict(steps=6, step=dict(eta=0.55)),
             "v": V | dict(steps=4),
             "sample": SAMPLE | dict(steps=4),
             "alpha_not_one": dict(steps=4, set_alpha_to_one=False),
@@ -256,8 +279,13 @@ CLASSES = {
             "plain": {},
             "shift_3": dict(shift=3.0),
             "many_steps": dict(steps=28, shift=3.0),
-            "dynamic": dict(use_dynamic_shifting=True, set=dict(mu=0.8)),
-            "dynamic_linear": dict(use_dynamic_shifting=True, time_shift_type="linear", set=dict(mu=1.6)),
+            "dynamic": dict(use_dynamic_shifting=True, patches=1024),
+            "dynamic_small": dict(use_dynamic_shifting=True, shift=3.0, patches=64, begin=2),
+            "dynamic_linear": dict(
+                use_dynamic_shifting=True, time_shift_type="linear", base_shift=0.7, max_shift=2.1,
+                base_image_seq_len=64, max_image_seq_len=1024, patches=700,
+            ),
+            "dynamic_karras": dict(use_dynamic_shifting=True, use_karras_sigmas=True, patches=2048),
             "stochastic": dict(stochastic_sampling=True, shift=1.5),
             "begin": dict(begin=3, shift=3.0),
         },
@@ -270,12 +298,18 @@ CLASSES = {
             "one_step": dict(steps=1),
             "shift_3": dict(shift=3.0),
             "many_steps": dict(steps=20, shift=1.5),
+            "churn": dict(step=dict(s_churn=3.0, s_noise=0.9), shift=3.0),
+            "churn_between": dict(step=dict(s_churn=1.0, s_tmin=0.3, s_tmax=0.8)),
         },
     ),
 }
 
 
-def run(name: str, scheduler, x_0, noise, gen, steps: int = 8, begin: int = 0, set=None, step=None) -> dict:
+def run(
+    name: str, scheduler, x_0, noise, gen, steps: int = 8, begin: int = 0, set=None, step=None, patches: int | None = None
+) -> dict:
+    if patches is not None:
+        set = dict(mu=mu_of(scheduler, patches))
     scheduler.set_timesteps(steps, **(set or {}))
     add_noise = getattr(scheduler, "add_noise", None) or scheduler.scale_noise
     timesteps = scheduler.timesteps[begin:]
@@ -305,6 +339,8 @@ def run(name: str, scheduler, x_0, noise, gen, steps: int = 8, begin: int = 0, s
         model_input=[],
         noise=[],
     )
+    if patches is not None:
+        result["patches"] = patches
     if hasattr(scheduler, "sigmas"):
         result["sigmas"] = numbers(scheduler.sigmas)
     with patch.object(sys.modules[type(scheduler).__module__], "randn_tensor", draw, create=True):
@@ -326,7 +362,7 @@ def full_runs(path: Path, class_name: str, base: dict, variations: dict) -> None
     x_0, noise = randn(gen, *SHAPE), randn(gen, *SHAPE)
     runs = []
     for name, variation in variations.items():
-        arguments = {k: v for k, v in variation.items() if k in ("steps", "begin", "set", "step")}
+        arguments = {k: v for k, v in variation.items() if k in ("steps", "begin", "set", "step", "patches")}
         config = base | {k: v for k, v in variation.items() if k not in arguments}
         scheduler = getattr(diffusers, class_name)(**config)
         runs.append(run(name, scheduler, x_0, noise, generator(f"{class_name} {name}"), **arguments))

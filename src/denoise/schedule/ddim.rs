@@ -1,7 +1,8 @@
-//! Deterministic steps along predicted noise (diffusers `DDIMScheduler` with eta 0; Song et al., arXiv 2010.02502).
+//! Steps along predicted noise, of which `eta` is drawn afresh: 0 for none (diffusers `DDIMScheduler`; Song et al., arXiv
+//! 2010.02502).
 
 use super::{
-    Schedule, Scheduler, Step, Term,
+    Extra, Run, Schedule, Scheduler, Step, Term,
     training::{Defaults, Training, noised},
 };
 use crate::{Result, weights::Config};
@@ -23,7 +24,7 @@ impl Ddim {
 }
 
 impl Scheduler for Ddim {
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
+    fn lay_out(&self, &Run { steps, begin, eta, .. }: &Run) -> Result<Schedule> {
         let training = &self.training;
         training.check(steps)?;
         let stride = (training.count() / steps) as f64;
@@ -31,7 +32,10 @@ impl Scheduler for Ddim {
             let t = t.round_ties_even();
             let (alpha, alpha_next) = (training.alpha(t, 1.0), training.alpha(t - stride, self.final_alpha));
             let epsilon = training.epsilon(alpha);
-            let toward = (1.0 - alpha_next).sqrt();
+            // Formula 16: with an eta of 1 the noise of DDPM's step.
+            let variance = (1.0 - alpha_next) / (1.0 - alpha) * (1.0 - alpha / alpha_next);
+            let noise = eta.unwrap_or(0.0) * variance.sqrt();
+            let toward = (1.0 - alpha_next - noise * noise).max(0.0).sqrt();
             Step {
                 timestep: t as f32,
                 input_scale: 1.0,
@@ -42,10 +46,15 @@ impl Scheduler for Ddim {
                     (Term::X0(0), alpha_next.sqrt()),
                     (Term::X(0), toward * epsilon.x),
                     (Term::Output(0), toward * epsilon.output),
+                    (Term::Noise, noise),
                 ],
             }
         };
         let timesteps = training.timesteps(steps);
         Ok(Schedule { steps: timesteps.into_iter().skip(begin).map(step).collect(), init_noise_sigma: 1.0 })
+    }
+
+    fn has(&self, extra: Extra) -> bool {
+        extra == Extra::Eta
     }
 }

@@ -1,7 +1,7 @@
 //! Ancestral sampling (diffusers `DDPMScheduler`; Ho et al., arXiv 2006.11239).
 
 use super::{
-    Schedule, Scheduler, Step, Term,
+    Run, Schedule, Scheduler, Step, Term,
     training::{Defaults, Training, noised},
 };
 use crate::{Result, weights::Config};
@@ -40,7 +40,7 @@ impl Ddpm {
 }
 
 impl Scheduler for Ddpm {
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
+    fn lay_out(&self, &Run { steps, begin, .. }: &Run) -> Result<Schedule> {
         let training = &self.training;
         training.check(steps)?;
         let timesteps: Vec<f64> = training.timesteps(steps).into_iter().map(f64::round_ties_even).collect();

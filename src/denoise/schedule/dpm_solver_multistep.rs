@@ -1,7 +1,7 @@
 //! DPM-Solver++ (diffusers `DPMSolverMultistepScheduler`; Lu et al., arXiv 2211.01095).
 
 use super::{
-    Noised, Schedule, Scheduler, Step, Term,
+    Noised, Run, Schedule, Scheduler, Step, Term,
     training::{
         Curve, Defaults, Prediction, Training, exponential, final_sigma_is_zero, interpolate, linspace, shifted,
         sigma_to_timestep,
@@ -155,7 +155,7 @@ impl DpmSolverMultistep {
 }
 
 impl Scheduler for DpmSolverMultistep {
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
+    fn lay_out(&self, &Run { steps, begin, .. }: &Run) -> Result<Schedule> {
         /// Runs at least this long do well without lower orders at their end.
         const LONG: usize = 15;
         self.training.check(steps)?;

@@ -1,7 +1,8 @@
-//! Euler steps in sigma (diffusers `EulerDiscreteScheduler`; Karras et al., arXiv 2206.00364, algorithm 2 without churn).
+//! Euler steps in sigma (diffusers `EulerDiscreteScheduler`; Karras et al., arXiv 2206.00364, algorithm 2 without its second
+//! order).
 
 use super::{
-    Noised, Schedule, Scheduler, Step, Term,
+    Extra, Noised, Run, Schedule, Scheduler, Step, Term,
     training::{
         Curve, Defaults, Prediction, Spacing, Training, exponential, final_sigma_is_zero, interpolate,
         sigma_to_timestep,
@@ -54,7 +55,7 @@ pub(super) fn init_noise_sigma(spacing: Spacing, largest: f64) -> f64 {
 }
 
 impl Scheduler for Euler {
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
+    fn lay_out(&self, &Run { steps, begin, churn, .. }: &Run) -> Result<Schedule> {
         let training = &self.training;
         training.check(steps)?;
         let trained = training.sigmas();
@@ -75,18 +76,27 @@ impl Scheduler for Euler {
         }
         let step = |i: usize| {
             let (sigma, next) = (sigmas[i], sigmas[i + 1]);
+            // The reference lets the model see x_t as it was, and adds the noise only then.
+            let (raised, noise) = churn.map_or((sigma, 0.0), |churn| churn.raise(sigma, steps));
+            let x_0 = training.x_0_of_sigma(if training.prediction == Prediction::Epsilon { raised } else { sigma });
+            let kept = next / raised;
+            let x = kept + (1.0 - kept) * x_0.x;
             Step {
                 timestep: timesteps[i] as f32,
                 input_scale: 1.0 / (sigma * sigma + 1.0).sqrt(),
                 x_0: training.x_0_of_sigma(sigma),
                 clip: None,
                 noised: Noised { x_0: 1.0, noise: sigma },
-                next: vec![(Term::X(0), next / sigma), (Term::X0(0), 1.0 - next / sigma)],
+                next: vec![(Term::X(0), x), (Term::Output(0), (1.0 - kept) * x_0.output), (Term::Noise, x * noise)],
             }
         };
         Ok(Schedule {
             steps: (begin..steps).map(step).collect(),
             init_noise_sigma: init_noise_sigma(training.spacing, sigmas[0]),
         })
+    }
+
+    fn has(&self, extra: Extra) -> bool {
+        extra == Extra::Churn
     }
 }

@@ -2,7 +2,7 @@
 //! (diffusers `EulerAncestralDiscreteScheduler`; k-diffusion's `sample_euler_ancestral`).
 
 use super::{
-    Noised, Schedule, Scheduler, Step, Term,
+    Noised, Run, Schedule, Scheduler, Step, Term,
     euler::init_noise_sigma,
     training::{Defaults, Prediction, Training, interpolate},
 };
@@ -26,7 +26,7 @@ impl EulerAncestral {
 }
 
 impl Scheduler for EulerAncestral {
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
+    fn lay_out(&self, &Run { steps, begin, .. }: &Run) -> Result<Schedule> {
         let training = &self.training;
         training.check(steps)?;
         let trained = training.sigmas();

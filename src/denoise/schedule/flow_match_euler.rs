@@ -3,40 +3,88 @@
 //! `x_t = (1 - sigma) x_0 + sigma noise`; the model predicts the velocity `noise - x_0`.
 
 use super::{
-    Grid, Mix, Noised, Schedule, Scheduler, Step, Term,
+    Grid, Mix, Noised, Run, Schedule, Scheduler, Step, Term,
     training::{Curve, linspace, shifted},
 };
-use crate::{Result, weights::Config};
+use crate::{Error, Result, weights::Config};
 
 /// The numbers of its config that change the arithmetic.
 pub struct FlowMatchEuler {
     num_train_timesteps: usize,
-    shift: f64,
+    shift: Shift,
     shift_terminal: Option<f64>,
     curve: Curve,
     stochastic: bool,
     grid: Grid,
 }
 
+/// How far sigmas are shifted towards noise.
+enum Shift {
+    Fixed(f64),
+    /// Further for larger pictures: in proportion to how many patches they have, through two given points.
+    Dynamic {
+        per_patch: f64,
+        at_none: f64,
+        exponential: bool,
+    },
+}
+
+impl Shift {
+    fn read(config: &Config) -> Result<Self> {
+        if !config.bool("use_dynamic_shifting", false)? {
+            // These act only with it.
+            config.ignore(&["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"]);
+            let shift = config.f64("shift", 1.0)?;
+            return if shift > 0.0 { Ok(Self::Fixed(shift)) } else { Err(config.wrong("shift", "it must be above 0")) };
+        }
+        config.ignore(&["shift"]);
+        let base = config.usize("base_image_seq_len", 256)? as f64;
+        let patches = config.usize("max_image_seq_len", 4096)? as f64 - base;
+        if patches <= 0.0 {
+            return Err(config.wrong("max_image_seq_len", "it must be more than `base_image_seq_len`"));
+        }
+        let base_shift = config.f64("base_shift", 0.5)?;
+        let per_patch = (config.f64("max_shift", 1.15)? - base_shift) / patches;
+        let exponential = match config.str("time_shift_type", "exponential")? {
+            "exponential" => true,
+            "linear" => false,
+            _ => return Err(config.wrong("time_shift_type", "this version knows exponential and linear")),
+        };
+        Ok(Self::Dynamic { per_patch, at_none: base_shift - per_patch * base, exponential })
+    }
+
+    /// # Errors
+    /// `BadInput` for a picture so small or large that its sigmas would not lie between 0 and 1.
+    fn at(&self, patches: usize) -> Result<f64> {
+        let shift = match *self {
+            Self::Fixed(shift) => shift,
+            Self::Dynamic { per_patch, at_none, exponential } => {
+                let mu = per_patch * patches as f64 + at_none;
+                if exponential { mu.exp() } else { mu }
+            }
+        };
+        if !(shift > 0.0 && shift.is_finite()) {
+            return Err(Error::bad_input(format!(
+                "this model's scheduler has no shift for a picture of {patches} patches ({shift}); give another size"
+            )));
+        }
+        Ok(shift)
+    }
+}
+
 impl FlowMatchEuler {
     /// # Errors
     /// `BadModel` for an option that this version cannot honour.
     pub fn read(config: &Config, grid: Grid) -> Result<Self> {
-        config.only("use_dynamic_shifting", false)?;
         config.only("invert_sigmas", false)?;
-        // These act only with dynamic shifting.
-        config.ignore(&["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"]);
         let this = Self {
             num_train_timesteps: config.count("num_train_timesteps", 1000)?,
-            shift: config.f64("shift", 1.0)?,
+            shift: Shift::read(config)?,
             shift_terminal: config.opt_f64("shift_terminal")?.filter(|terminal| *terminal != 0.0),
             curve: Curve::read(config)?,
             stochastic: config.bool("stochastic_sampling", false)?,
             grid,
         };
-        if this.shift <= 0.0 {
-            return Err(config.wrong("shift", "it must be above 0"));
-        }
         if this.shift_terminal.is_some_and(|terminal| !(0.0..1.0).contains(&terminal)) {
             return Err(config.wrong("shift_terminal", "it must lie between 0 and 1"));
         }
@@ -44,14 +92,17 @@ impl FlowMatchEuler {
     }
 
     /// `steps + 1` sigmas, the last 0.
-    fn sigmas(&self, steps: usize) -> Vec<f64> {
-        let smallest = match self.grid {
+    fn sigmas(&self, steps: usize, patches: usize) -> Result<Vec<f64>> {
+        let shift = self.shift.at(patches)?;
+        let trained = 1.0 / self.num_train_timesteps as f64;
+        let smallest = match (self.grid, &self.shift) {
             // The reference shifts the ends of training, and then everything between them again.
-            Grid::Trained => shifted(1.0 / self.num_train_timesteps as f64, self.shift),
-            Grid::Flux => 1.0 / steps as f64,
+            (Grid::Trained, Shift::Fixed(_)) => shifted(trained, shift),
+            (Grid::Trained, Shift::Dynamic { .. }) => trained,
+            (Grid::Flux, _) => 1.0 / steps as f64,
         };
         let mut sigmas: Vec<f64> =
-            linspace(1.0, smallest, steps).into_iter().map(|sigma| shifted(sigma, self.shift)).collect();
+            linspace(1.0, smallest, steps).into_iter().map(|sigma| shifted(sigma, shift)).collect();
         // One step has nothing between its ends to stretch, and diffusers would divide by zero.
         if let (Some(terminal), true) = (self.shift_terminal, steps > 1) {
             let stretch = (1.0 - sigmas[steps - 1]) / (1.0 - terminal);
@@ -61,7 +112,7 @@ impl FlowMatchEuler {
             sigmas = curved;
         }
         sigmas.push(0.0);
-        sigmas
+        Ok(sigmas)
     }
 }
 
@@ -78,8 +129,8 @@ pub(super) fn step(sigma: f64, num_train_timesteps: usize, next: Vec<(Term, f64)
 }
 
 impl Scheduler for FlowMatchEuler {
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
-        let sigmas = self.sigmas(steps);
+    fn lay_out(&self, &Run { steps, begin, patches, .. }: &Run) -> Result<Schedule> {
+        let sigmas = self.sigmas(steps, patches)?;
         let step = |pair: &[f64]| {
             let (sigma, next) = (pair[0], pair[1]);
             let terms = match self.stochastic {

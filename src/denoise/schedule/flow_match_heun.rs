@@ -2,7 +2,7 @@
 //! (diffusers `FlowMatchHeunDiscreteScheduler`).
 
 use super::{
-    Schedule, Scheduler, Step, Term,
+    Extra, Run, Schedule, Scheduler, Step, Term,
     flow_match_euler::step,
     training::{linspace, shifted},
 };
@@ -29,7 +29,7 @@ impl FlowMatchHeun {
 
 impl Scheduler for FlowMatchHeun {
     /// `begin` counts calls of the model: an even one is the second of its step.
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
+    fn lay_out(&self, &Run { steps, begin, churn, .. }: &Run) -> Result<Schedule> {
         let smallest = shifted(1.0 / self.num_train_timesteps as f64, self.shift);
         let mut sigmas: Vec<f64> =
             linspace(1.0, smallest, steps).into_iter().map(|sigma| shifted(sigma, self.shift)).collect();
@@ -37,10 +37,15 @@ impl Scheduler for FlowMatchHeun {
         let mut calls: Vec<Step> = Vec::new();
         for pair in sigmas.windows(2) {
             let (sigma, next) = (pair[0], pair[1]);
-            calls.push(step(sigma, self.num_train_timesteps, vec![(Term::X(0), 1.0), (Term::Output(0), next - sigma)]));
+            // The reference lets the model see x_t as it was, and adds the noise only then.
+            let (raised, noise) = churn.map_or((sigma, 0.0), |churn| churn.raise(sigma, 2 * steps - 1));
+            let (along, slope) = (next - raised, sigma / raised);
+            let ahead = vec![(Term::X(0), 1.0), (Term::Noise, noise), (Term::Output(0), along * slope)];
+            calls.push(step(sigma, self.num_train_timesteps, ahead));
             if next > 0.0 {
-                let half = (next - sigma) / 2.0;
-                let corrected = vec![(Term::X(1), 1.0), (Term::Output(1), half), (Term::Output(0), half)];
+                // What was reached, with half of the first slope taken back for half of the second.
+                let half = along / 2.0;
+                let corrected = vec![(Term::X(0), 1.0), (Term::Output(1), -half * slope), (Term::Output(0), half)];
                 calls.push(step(next, self.num_train_timesteps, corrected));
             }
         }
@@ -49,5 +54,9 @@ impl Scheduler for FlowMatchHeun {
 
     fn order(&self) -> usize {
         2
+    }
+
+    fn has(&self, extra: Extra) -> bool {
+        extra == Extra::Churn
     }
 }

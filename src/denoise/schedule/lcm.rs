@@ -1,7 +1,7 @@
 //! Consistency steps: to `x_0` and back with fresh noise (diffusers `LCMScheduler`; Luo et al., arXiv 2310.04378).
 
 use super::{
-    Schedule, Scheduler, Step, Term,
+    Extra, Run, Schedule, Scheduler, Step, Term,
     training::{Defaults, Training, noised},
 };
 use crate::{Error, Result, weights::Config};
@@ -26,18 +26,20 @@ pub(super) fn read_original_steps(config: &Config, training: &Training) -> Resul
     Ok(original_steps)
 }
 
-/// `steps` of the steps of distillation, from the noisiest on.
+/// `steps` of the steps of distillation, from the noisiest of the share `strength` on.
 ///
 /// # Errors
 /// `BadInput` where there are fewer.
-pub(super) fn timesteps(training: &Training, original_steps: usize, steps: usize) -> Result<Vec<f64>> {
-    if steps > original_steps {
+pub(super) fn timesteps(training: &Training, original_steps: usize, strength: f64, steps: usize) -> Result<Vec<f64>> {
+    let stride = training.count() / original_steps;
+    let among = (original_steps as f64 * strength) as usize;
+    if steps > among {
+        let at = if strength == 1.0 { String::new() } else { format!(" at a strength of {strength}") };
         return Err(Error::bad_input(format!(
-            "{steps} steps cannot be taken; this scheduler takes at most {original_steps}"
+            "{steps} steps cannot be taken; this scheduler takes at most {among}{at}"
         )));
     }
-    let stride = training.count() / original_steps;
-    Ok((0..steps).map(|i| ((original_steps - i * original_steps / steps) * stride - 1) as f64).collect())
+    Ok((0..steps).map(|i| ((among - i * among / steps) * stride - 1) as f64).collect())
 }
 
 impl Lcm {
@@ -57,10 +59,10 @@ impl Lcm {
 }
 
 impl Scheduler for Lcm {
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
+    fn lay_out(&self, &Run { steps, begin, strength, .. }: &Run) -> Result<Schedule> {
         const SIGMA_DATA: f64 = 0.5;
         let training = &self.training;
-        let timesteps = timesteps(training, self.original_steps, steps)?;
+        let timesteps = timesteps(training, self.original_steps, strength, steps)?;
         let step = |i: usize| {
             let alpha = training.alpha(timesteps[i], 1.0);
             let scaled = timesteps[i] * self.timestep_scaling;
@@ -78,5 +80,9 @@ impl Scheduler for Lcm {
             }
         };
         Ok(Schedule { steps: (begin..steps).map(step).collect(), init_noise_sigma: 1.0 })
+    }
+
+    fn has(&self, extra: Extra) -> bool {
+        extra == Extra::Strength
     }
 }

@@ -86,17 +86,132 @@ impl Schedule {
     }
 }
 
+/// What one run asks of a scheduler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    pub steps: usize,
+    /// How many calls of the model are left out at the beginning, as picture to picture does.
+    pub begin: usize,
+    /// The share of the steps of distillation, from the cleanest on, that the run is spread over: how consistency models
+    /// go from picture to picture.
+    pub strength: f64,
+    /// How many patches of the latent the network sees; a shift that follows the picture's size goes by it.
+    pub patches: usize,
+    /// The share of fresh noise in each step, 0 to 1; `None` is the scheduler's own.
+    pub eta: Option<f64>,
+    pub churn: Option<Churn>,
+}
+
+impl Run {
+    /// A whole run of `steps` steps that asks for nothing else.
+    pub fn new(steps: usize) -> Self {
+        Self { steps, begin: 0, strength: 1.0, patches: 0, eta: None, churn: None }
+    }
+
+    /// # Errors
+    /// `BadInput` for what is out of range or what `scheduler` does not have.
+    fn check(&self, scheduler: &(impl Scheduler + ?Sized)) -> Result<()> {
+        let asked = [
+            (Extra::Eta, self.eta.is_some()),
+            (Extra::Churn, self.churn.is_some()),
+            (Extra::Strength, self.strength != 1.0),
+        ];
+        if let Some((extra, _)) = asked.into_iter().find(|(extra, asked)| *asked && !scheduler.has(*extra)) {
+            let (name, with) = extra.names();
+            return Err(Error::bad_input(format!(
+                "this scheduler has no {name}; leave it out, or take the scheduler {with}"
+            )));
+        }
+        if let Some(eta) = self.eta.filter(|eta| !(0.0..=1.0).contains(eta)) {
+            return Err(Error::bad_input(format!("the eta {eta} is out of range; give a number from 0 to 1")));
+        }
+        if let Some(Churn { amount, noise, .. }) = self.churn
+            && !(amount >= 0.0 && amount.is_finite() && noise.is_finite())
+        {
+            return Err(Error::bad_input(format!(
+                "the churn {amount} with noise {noise} is out of range; give a number from 0 on, 1 for the noise"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// What only some schedulers can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extra {
+    Eta,
+    Churn,
+    Strength,
+}
+
+impl Extra {
+    /// What people call it, and the schedulers that have it.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Eta => ("eta", "ddim or tcd"),
+            Self::Churn => ("churn", "euler or flow-heun"),
+            Self::Strength => ("strength of its own", "lcm or tcd"),
+        }
+    }
+}
+
+/// Noise that is added before a step, which then goes down from where that leads (Karras et al., arXiv 2206.00364,
+/// algorithm 2); in diffusers the names start with `s_`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Churn {
+    /// Spread over the run's steps, of which none takes more than brings sigma to its square root of two.
+    pub amount: f64,
+    /// The factor on the noise.
+    pub noise: f64,
+    /// Steps from smaller sigmas are left alone.
+    pub tmin: f64,
+    /// Steps from larger sigmas are left alone.
+    pub tmax: f64,
+}
+
+impl Churn {
+    /// So much, at all sigmas.
+    pub fn new(amount: f64) -> Self {
+        Self { amount, noise: 1.0, tmin: 0.0, tmax: f64::INFINITY }
+    }
+
+    /// The sigma that a step from `sigma`, one of `calls`, goes down from, and the weight of the noise that leads there.
+    fn raise(self, sigma: f64, calls: usize) -> (f64, f64) {
+        if !(self.tmin..=self.tmax).contains(&sigma) {
+            return (sigma, 0.0);
+        }
+        let gamma = (self.amount / calls as f64).min(std::f64::consts::SQRT_2 - 1.0);
+        let raised = sigma * (gamma + 1.0);
+        (raised, self.noise * (raised * raised - sigma * sigma).sqrt())
+    }
+}
+
 /// A scheduler as its config describes it, ready to lay out runs.
 pub trait Scheduler {
-    /// A run of `steps` steps without its first `begin` calls of the model, as picture to picture runs it.
+    /// The steps of `run`, whose options are in range.
     ///
     /// # Errors
     /// `BadInput` where so many steps cannot be taken.
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule>;
+    fn lay_out(&self, run: &Run) -> Result<Schedule>;
+
+    /// The steps of `run`.
+    ///
+    /// # Errors
+    /// `BadInput` for options that are out of range or that this scheduler does not have, and for more steps than can
+    /// be taken.
+    fn schedule(&self, run: &Run) -> Result<Schedule> {
+        run.check(self)?;
+        self.lay_out(run)
+    }
 
     /// Calls of the model for each step.
     fn order(&self) -> usize {
         1
+    }
+
+    /// Whether a run can ask for `extra`.
+    fn has(&self, _extra: Extra) -> bool {
+        false
     }
 }
 
@@ -245,7 +360,7 @@ mod tests {
             let stochastic = ["DDPMScheduler", "LCMScheduler", "TCDScheduler", "EulerAncestralDiscreteScheduler"];
             for steps in [2, 5, 20] {
                 let config = Config::new("c", &config).unwrap();
-                let schedule = read(class, &config, Grid::Trained).unwrap().schedule(steps, 0).unwrap();
+                let schedule = read(class, &config, Grid::Trained).unwrap().schedule(&Run::new(steps)).unwrap();
                 let (noise, x_0) = (1.3, -0.4);
                 let first = schedule.steps[0].noised;
                 let mut x = first.x_0 * x_0 + first.noise * noise;
@@ -275,11 +390,23 @@ mod tests {
         for (class, config) in configs() {
             let config = Config::new("c", &config).unwrap();
             for steps in [1, 3, 8, 30] {
-                let schedule = read(class, &config, Grid::Trained).unwrap().schedule(steps, 0).unwrap();
+                let schedule = read(class, &config, Grid::Trained).unwrap().schedule(&Run::new(steps)).unwrap();
                 for pair in schedule.steps.windows(2) {
                     assert!(pair[0].timestep >= pair[1].timestep, "{class} {steps}");
                     assert!(pair[0].noised.noise >= pair[1].noised.noise - 1e-12, "{class} {steps}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn the_schedulers_that_a_refusal_names_are_those_that_have_it() {
+        let config = json!({});
+        for (class, short) in CLASSES {
+            let scheduler = read(class, &Config::new("c", &config).unwrap(), Grid::Trained).unwrap();
+            for extra in [Extra::Eta, Extra::Churn, Extra::Strength] {
+                let named = extra.names().1.split(" or ").any(|name| name == short);
+                assert_eq!(scheduler.has(extra), named, "{class} {extra:?}");
             }
         }
     }

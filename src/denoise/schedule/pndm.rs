@@ -1,7 +1,7 @@
 //! Pseudo linear multi-step (diffusers `PNDMScheduler`; Liu et al., arXiv 2202.09778).
 
 use super::{
-    Schedule, Scheduler, Step, Term,
+    Run, Schedule, Scheduler, Step, Term,
     training::{Defaults, Prediction, Training, noised},
 };
 use crate::{Error, Result, weights::Config};
@@ -67,7 +67,7 @@ impl Pndm {
 
 impl Scheduler for Pndm {
     /// The model is called once more than there are steps, or nine times more with the Runge-Kutta start.
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
+    fn lay_out(&self, &Run { steps, begin, .. }: &Run) -> Result<Schedule> {
         let training = &self.training;
         training.check(steps)?;
         let stride = (training.count() / steps) as f64;

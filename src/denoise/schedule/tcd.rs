@@ -1,13 +1,13 @@
 //! Trajectory consistency steps (diffusers `TCDScheduler`; Zheng et al., arXiv 2402.19159).
 
 use super::{
-    Schedule, Scheduler, Step, Term,
+    Extra, Run, Schedule, Scheduler, Step, Term,
     lcm::{read_original_steps, timesteps},
     training::{Defaults, Training, noised},
 };
 use crate::{Result, weights::Config};
 
-/// The share of stochasticity; diffusers' default, and the paper's gamma.
+/// The share of fresh noise where nothing is said: the default of the class, and the paper's gamma.
 const ETA: f64 = 0.3;
 
 /// The numbers of its config that change the arithmetic.
@@ -29,14 +29,15 @@ impl Tcd {
 }
 
 impl Scheduler for Tcd {
-    fn schedule(&self, steps: usize, begin: usize) -> Result<Schedule> {
+    fn lay_out(&self, &Run { steps, begin, strength, eta, .. }: &Run) -> Result<Schedule> {
         let training = &self.training;
-        let timesteps = timesteps(training, self.original_steps, steps)?;
+        let timesteps = timesteps(training, self.original_steps, strength, steps)?;
+        let eta = eta.unwrap_or(ETA);
         let step = |i: usize| {
             let alpha = training.alpha(timesteps[i], 1.0);
             let next = timesteps.get(i + 1).copied();
             // Down to `s` along the predicted noise, then up to the next step with fresh noise.
-            let alpha_s = training.alpha(((1.0 - ETA) * next.unwrap_or(0.0)).floor(), 1.0);
+            let alpha_s = training.alpha(((1.0 - eta) * next.unwrap_or(0.0)).floor(), 1.0);
             let up = next.map_or(noised(1.0), |next| noised(training.alpha(next, 1.0) / alpha_s));
             let (signal, toward) = (up.x_0 * alpha_s.sqrt(), up.x_0 * (1.0 - alpha_s).sqrt());
             let epsilon = training.epsilon(alpha);
@@ -55,5 +56,9 @@ impl Scheduler for Tcd {
             }
         };
         Ok(Schedule { steps: (begin..steps).map(step).collect(), init_noise_sigma: 1.0 })
+    }
+
+    fn has(&self, extra: Extra) -> bool {
+        matches!(extra, Extra::Eta | Extra::Strength)
     }
 }

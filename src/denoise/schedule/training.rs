@@ -91,7 +91,10 @@ impl Training {
     /// # Errors
     /// `BadModel` for a value that this version does not know.
     pub fn read(config: &Config, defaults: &Defaults) -> Result<Self> {
-        config.only("thresholding", false)?;
+        if config.bool("thresholding", false)? {
+            return Err(config
+                .wrong("thresholding", "it suits models of pixels, and this version draws in latents; make it false"));
+        }
         // These act only with thresholding.
         config.ignore(&["dynamic_thresholding_ratio", "sample_max_value"]);
         let count = config.count("num_train_timesteps", 1000)?;

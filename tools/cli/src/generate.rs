@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use clap::ValueEnum;
 use inkbloom::{
     Code, Error, Result,
-    pipeline::{Event, Pipeline, Request, read},
+    pipeline::{Churn, Event, Pipeline, Request, read},
 };
 
 use crate::{
@@ -45,6 +45,12 @@ pub struct Args {
     /// [default: the model's]
     #[arg(long, value_name = "NAME")]
     scheduler: Option<String>,
+    /// Fresh noise in each step of ddim or tcd, 0 to 1 [default: 0 for ddim, 0.3 for tcd]
+    #[arg(long, value_name = "F")]
+    eta: Option<f64>,
+    /// Noise that each step of euler or flow-heun adds before it goes down, as diffusers' s_churn
+    #[arg(long, value_name = "F")]
+    churn: Option<f64>,
     /// Start from this picture
     #[arg(long, value_name = "FILE.png")]
     init: Option<PathBuf>,
@@ -104,6 +110,8 @@ pub fn run(args: &Args) -> Result<()> {
         width: args.size.map(|(width, _)| width),
         height: args.size.map(|(_, height)| height),
         scheduler: args.scheduler.clone(),
+        eta: args.eta,
+        churn: args.churn.map(Churn::new),
         init: args.init.as_deref().map(png::read).transpose()?,
         strength: args.strength,
         mask: args.mask.as_deref().map(png::read).transpose()?,
