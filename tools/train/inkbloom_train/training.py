@@ -181,8 +181,8 @@ def train(
         state.seconds = clock.seconds()
         state.done = state.progress(schedule) >= 1
         save()
+    worker.barrier()  # the others may read the checkpoint at once
     if interrupt.asked:
-        worker.barrier()
         raise KeyboardInterrupt
     return state
 
