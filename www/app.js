@@ -1,6 +1,7 @@
 import { Inkbloom, InkbloomError } from './pkg/index.js';
 import { anIdea } from './ideas.js';
 import { ProgressView } from './progress.js';
+import { StartPicture } from './start-picture.js';
 import { cutOut, paint } from './sticker.js';
 import { fileName, withStyle } from './words.js';
 
@@ -42,6 +43,7 @@ const ui = {
   actions: byId('actions', HTMLDivElement),
   download: byId('download', HTMLAnchorElement),
   downloadSticker: byId('download-sticker', HTMLAnchorElement),
+  change: byId('change', HTMLButtonElement),
   copy: byId('copy', HTMLButtonElement),
   share: byId('share', HTMLButtonElement),
   link: byId('link', HTMLButtonElement),
@@ -54,6 +56,7 @@ const ui = {
 };
 
 const progress = new ProgressView(byId('progress', HTMLElement), byId('progress-text', HTMLParagraphElement));
+const start = new StartPicture(byId('start', HTMLDetailsElement), say);
 
 /** A link can carry a picture's recipe; `model` and `device` are for trying things out. */
 const query = new URLSearchParams(location.search);
@@ -118,6 +121,7 @@ function showModel(ink) {
   const size = ui.size.value || query.get('size');
   ui.size.replaceChildren(...sizes.map(([width, height]) => new Option(`${width} × ${height}`, `${width}x${height}`)));
   if (size) ui.size.value = size;
+  fitStart();
   ui.steps.placeholder = String(defaultSteps);
   ui.guidance.placeholder = String(defaultGuidance);
 
@@ -195,11 +199,13 @@ async function draw() {
     const ink = await load();
     const style = chosenStyle();
     const prompt = withStyle(style, typed);
+    const begun = start.options();
     const settings = Object.fromEntries(SETTINGS.map((name) => [name, ui[name].value]));
     progress.reading();
     const { images, seed, warnings, timings } = await ink.generate({
       prompt,
       ...chosenOptions(),
+      ...begun,
       signal: controller.signal,
       onStep: (step) => {
         progress.step(step);
@@ -207,7 +213,7 @@ async function draw() {
       },
     });
     const stickers = images.map((image, index) => ({
-      image, prompt: typed.trim(), style, seed, settings,
+      image, prompt: typed.trim(), style, seed, settings, fromPicture: 'init' in begun,
       ...(images.length > 1 && { note: `${index + 1} of ${images.length}` }),
     }));
     for (const sticker of stickers) addToGallery(sticker);
@@ -225,9 +231,19 @@ async function draw() {
   }
 }
 
+function chosenSize() {
+  return ui.size.value.split('x').map(Number);
+}
+
+/** The picture to start from has the size that is drawn. */
+function fitStart() {
+  const [width, height] = chosenSize();
+  if (width) start.fit(width, height);
+}
+
 /** What the form says; what it leaves open stays the model's own default. */
 function chosenOptions() {
-  const [width, height] = ui.size.value.split('x').map(Number);
+  const [width, height] = chosenSize();
   /** @param {HTMLInputElement} input */
   const number = (input) => (input.value === '' ? undefined : Number(input.value));
   const seed = ui.seed.value.trim();
@@ -289,6 +305,7 @@ function show(sticker) {
   for (const button of ui.stickers.querySelectorAll('button')) {
     button.ariaCurrent = String(button === stickerButtons.get(sticker));
   }
+  ui.link.hidden = sticker.fromPicture || !navigator.clipboard;
   offerFiles(sticker);
 }
 
@@ -345,6 +362,13 @@ function recall(sticker) {
   ui.sheet.scrollIntoView({ block: 'nearest' });
 }
 
+ui.change.addEventListener('click', async () => {
+  if (!shown) return;
+  await start.take(shown.image);
+  start.root.scrollIntoView({ block: 'nearest' });
+  say('Say what it shall become; paint over it to change only a part.');
+});
+
 // --- Passing it on ---------------------------------------------------------------------------------------------
 
 /**
@@ -390,7 +414,6 @@ ui.link.addEventListener('click', () => passOn('The link is on the clipboard. Wh
 
 function showWhatCanBePassedOn() {
   ui.copy.hidden = typeof ClipboardItem === 'undefined' || !navigator.clipboard;
-  ui.link.hidden = !navigator.clipboard;
   const probe = new File([], 'probe.png', { type: 'image/png' });
   ui.share.hidden = !navigator.canShare?.({ files: [probe] });
 }
@@ -456,6 +479,7 @@ ui.dice.addEventListener('click', () => {
   ui.seed.value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
   setLocked(true);
 });
+ui.size.addEventListener('change', fitStart);
 ui.device.addEventListener('change', () => {
   stop();
   const old = engine;

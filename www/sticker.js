@@ -7,6 +7,7 @@
  * @property {string} style
  * @property {string} seed
  * @property {Record<string, string>} settings the advanced ones, as they stood in the form
+ * @property {boolean} fromPicture its recipe alone does not draw it again
  * @property {string} [note] for example which picture of several
  */
 

@@ -7,7 +7,7 @@ const CACHE = 'inkbloom-page';
 
 /** Everything the page is made of; requests for anything else pass by untouched. */
 const PAGE = [
-  './', './style.css', './icon.svg', './inkbloom.webmanifest', './app.js', './ideas.js', './progress.js', './scissors.js', './sticker.js', './words.js',
+  './', './style.css', './icon.svg', './inkbloom.webmanifest', './app.js', './brush.js', './ideas.js', './progress.js', './scissors.js', './start-picture.js', './sticker.js', './words.js',
   './pkg/index.js', './pkg/worker.js', './pkg/inkbloom_bg.wasm',
 ].map((file) => new URL(file, self.location.href).href);
 

@@ -70,7 +70,7 @@ describe('the page with the default model', () => {
     assert.ok(existsSync(DEFAULT_MODEL), 'www/models/sticker/manifest.json is missing: run `./build.sh setup`');
     await page.goto(`${site.url}?device=cpu`);
     await page.getByText(/^Downloading the model: [\d.]+ of [\d.]+ MB$/).waitFor();
-    await page.getByLabel('3d emoji', { exact: true }).waitFor(PATIENCE);
+    await page.getByLabel('3d emoji', { exact: true }).check(PATIENCE);
     await page.getByText('Advanced').click();
     await page.getByLabel('Steps').fill('8');
     await page.getByLabel('Seed', { exact: true }).fill('7');
@@ -96,7 +96,7 @@ describe('the page with the default model', () => {
     await site.goOffline();
     try {
       await page.reload();
-      await page.getByLabel('3d emoji', { exact: true }).waitFor(PATIENCE);
+      await page.getByLabel('3d emoji', { exact: true }).check(PATIENCE);
       await page.getByText('Advanced').click();
       await page.getByLabel('Steps').fill('8');
       await page.getByLabel('Seed', { exact: true }).fill('7');
