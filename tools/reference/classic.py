@@ -1,6 +1,7 @@
 """Whole runs of diffusers' own pipelines on tiny models, with every random draw recorded."""
 
 import inspect
+import json
 import sys
 from contextlib import ExitStack
 from functools import partial, wraps
@@ -19,6 +20,9 @@ MAX_TEXT_TOKENS = 16
 CLIP_VOCABULARY = len(tokenizer.clip_vocabulary()[0])
 STABLE_DIFFUSION = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
 LATENT_CHANNELS = 4
+PIXART = (diffusers.PixArtAlphaPipeline, diffusers.PixArtSigmaPipeline)
+PREVIEW = "preview_vae"
+"""Inkbloom's name for an optional component that diffusers has no name for."""
 
 
 def clip_text(model=CLIPTextModel, **config):
@@ -59,6 +63,15 @@ def kl(**config):
     )
 
 
+def tiny():
+    """A small decoder of the same latents, as TAESD is of Stable Diffusion's."""
+    width, stages = 8, 3
+    return diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(width,) * stages, decoder_block_out_channels=(width,) * stages,
+        num_encoder_blocks=(1,) * stages, num_decoder_blocks=(1,) * stages, latent_channels=LATENT_CHANNELS,
+    )
+
+
 def stable_diffusion(pipeline: str, scheduler, text=None, pad_token: str = "<|endoftext|>", **unet_config):
     return getattr(diffusers, pipeline)(
         vae=kl(),
@@ -72,9 +85,9 @@ def stable_diffusion(pipeline: str, scheduler, text=None, pad_token: str = "<|en
     )
 
 
-def stable_diffusion_xl(scheduler):
+def stable_diffusion_xl(scheduler, pipeline: str = "StableDiffusionXLPipeline", **unet_config):
     projection, time = 12, 8
-    return diffusers.StableDiffusionXLPipeline(
+    return getattr(diffusers, pipeline)(
         vae=kl(scaling_factor=0.13025),
         text_encoder=clip_text(num_hidden_layers=3),
         text_encoder_2=clip_text(
@@ -92,33 +105,34 @@ def stable_diffusion_xl(scheduler):
             addition_embed_type="text_time",
             addition_time_embed_dim=time,
             projection_class_embeddings_input_dim=6 * time + projection,
+            **unet_config,
         ),
         scheduler=scheduler,
         add_watermarker=False,
     )
 
 
-def pixart_sigma(scheduler):
+def pixart(pipeline: str, scheduler, **transformer):
     text_width, heads, head = 16, 2, 12
     words = tokenizer.t5(MAX_TEXT_TOKENS)
     text = T5Config(
         vocab_size=len(words), d_model=text_width, d_kv=8, d_ff=24, num_layers=2, num_heads=2,
         feed_forward_proj="gated-gelu",
     )
-    return diffusers.PixArtSigmaPipeline(
+    defaults = dict(sample_size=16, interpolation_scale=2, use_additional_conditions=False)
+    return getattr(diffusers, pipeline)(
         tokenizer=words,
         text_encoder=T5EncoderModel(text),
         vae=kl(scaling_factor=0.13025),
         transformer=diffusers.PixArtTransformer2DModel(
             num_attention_heads=heads, attention_head_dim=head, in_channels=4, out_channels=8, num_layers=2,
-            cross_attention_dim=heads * head, caption_channels=text_width, sample_size=16, interpolation_scale=2,
-            use_additional_conditions=False,
+            cross_attention_dim=heads * head, caption_channels=text_width, **defaults | transformer,
         ),
         scheduler=scheduler,
     )
 
 
-# How to build each, and the request. `encode_noise` lets the VAE's encoder draw, as diffusers does; elsewhere its
+# How to build each, and the request. `preview` builds a decoder for what each step predicts. `encode_noise` lets the VAE's encoder draw, as diffusers does; elsewhere its
 # draw is zero, so that the encoded picture is the distribution's mean.
 CASES = {
     "sd15_text": dict(
@@ -191,6 +205,13 @@ CASES = {
         ),
         encode_noise=True,
     ),
+    "sd15_preview": dict(
+        build=lambda: stable_diffusion(
+            "StableDiffusionPipeline", diffusers.EulerDiscreteScheduler(**STABLE_DIFFUSION), block_out_channels=(4, 8),
+        ),
+        preview=tiny,
+        request=dict(prompt="a blue fish", negative_prompt=None, steps=3, guidance=6.0, width=40, height=32),
+    ),
     "sd15_inpaint_4": dict(
         build=lambda: stable_diffusion(
             "StableDiffusionInpaintPipeline",
@@ -227,8 +248,49 @@ CASES = {
             prompt="a castle on an island", negative_prompt="rain and snow", steps=4, guidance=4.0, width=32, height=40
         ),
     ),
+    "sdxl_img2img": dict(
+        build=lambda: stable_diffusion_xl(
+            diffusers.EulerDiscreteScheduler(**STABLE_DIFFUSION), "StableDiffusionXLImg2ImgPipeline"
+        ),
+        request=dict(
+            prompt="a wooden boat", negative_prompt=None, steps=7, guidance=5.0, width=32, height=40, init="init.png",
+            strength=0.6,
+        ),
+        encode_noise=True,
+    ),
+    "sdxl_inpaint_4": dict(
+        build=lambda: stable_diffusion_xl(
+            diffusers.EulerDiscreteScheduler(**STABLE_DIFFUSION), "StableDiffusionXLInpaintPipeline"
+        ),
+        request=dict(
+            prompt="a silver spoon", negative_prompt=None, steps=5, guidance=7.5, width=48, height=32, init="init.png",
+            mask="mask.png", strength=0.8,
+        ),
+    ),
+    "sdxl_inpaint_9": dict(
+        build=lambda: stable_diffusion_xl(
+            diffusers.DPMSolverMultistepScheduler(**STABLE_DIFFUSION), "StableDiffusionXLInpaintPipeline", in_channels=9
+        ),
+        request=dict(
+            prompt="an old lamp", negative_prompt="glass", steps=4, guidance=6.0, width=32, height=32, init="init.png",
+            mask="mask.png", strength=1.0,
+        ),
+    ),
+    # At this size of its grid the pipeline tells the transformer the picture's size and aspect ratio.
+    "pixart_alpha": dict(
+        build=lambda: pixart(
+            "PixArtAlphaPipeline",
+            diffusers.DPMSolverMultistepScheduler(beta_start=1e-4, beta_end=0.02),
+            sample_size=128, use_additional_conditions=True,
+        ),
+        request=dict(
+            prompt="A Tall Lighthouse", negative_prompt="fog", steps=4, guidance=4.0, width=32, height=48
+        ),
+    ),
     "pixart_sigma": dict(
-        build=lambda: pixart_sigma(diffusers.DPMSolverMultistepScheduler(beta_start=1e-4, beta_end=0.02)),
+        build=lambda: pixart(
+            "PixArtSigmaPipeline", diffusers.DPMSolverMultistepScheduler(beta_start=1e-4, beta_end=0.02)
+        ),
         # The pipeline lowers the prompt's case.
         request=dict(
             prompt=" A Red Apple on the SEA ", negative_prompt="", steps=5, guidance=4.5, width=48, height=32
@@ -241,14 +303,14 @@ def text_tensors(pipe, request: dict) -> dict[str, torch.Tensor]:
     """The positive prompt's ids and embedding; two tokenizers and a pooled embedding in SDXL."""
     prompt = request["prompt"]
     arguments = dict(padding="max_length", truncation=True, max_length=MAX_TEXT_TOKENS, return_tensors="pt")
-    if isinstance(pipe, diffusers.PixArtSigmaPipeline):
+    if isinstance(pipe, PIXART):
         tokens = pipe.tokenizer(prompt.lower().strip(), **arguments)
         embedding, *_ = pipe.encode_prompt(
             prompt, do_classifier_free_guidance=False, max_sequence_length=MAX_TEXT_TOKENS
         )
         return dict(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, text_embedding=embedding)
     ids = pipe.tokenizer(prompt, **arguments).input_ids
-    if isinstance(pipe, diffusers.StableDiffusionXLPipeline):
+    if hasattr(pipe, "text_encoder_2"):
         embedding, _, pooled, _ = pipe.encode_prompt(prompt, device="cpu", do_classifier_free_guidance=False)
         ids_2 = pipe.tokenizer_2(prompt, **arguments).input_ids
         return dict(input_ids=ids, input_ids_2=ids_2, text_embedding=embedding, pooled_embedding=pooled)
@@ -256,9 +318,9 @@ def text_tensors(pipe, request: dict) -> dict[str, torch.Tensor]:
     return dict(input_ids=ids, text_embedding=embedding)
 
 
-def record(pipe, arguments: dict, noise: torch.Tensor, gen: torch.Generator, encode_noise: bool) -> dict:
-    """Runs the pipeline on the given noise and keeps every draw and every x_t that a step starts from.
-    `model_input.0` is what the denoiser gets first: negative, then positive, where guidance needs both."""
+def record(pipe, arguments: dict, noise: torch.Tensor, gen: torch.Generator, encode_noise: bool, preview) -> dict:
+    """Runs the pipeline on the given noise and keeps every draw, every x_t that a step starts from, and what the
+    decoder `preview` makes of the x_0 that each step predicts. `model_input.0` is what the denoiser gets first: negative, then positive, where guidance needs both."""
     tensors = dict(noise=noise)
     denoiser = pipe.components.get("unet") or pipe.transformer
     step = pipe.scheduler.step
@@ -268,9 +330,12 @@ def record(pipe, arguments: dict, noise: torch.Tensor, gen: torch.Generator, enc
     def recorded_step(model_output, timestep, sample, **kwargs):
         nonlocal steps_done
         tensors[f"latent.{steps_done}"] = sample
-        result = step(model_output, timestep, sample, **kwargs)
+        result = step(model_output, timestep, sample, **kwargs | dict(return_dict=True))
         steps_done += 1
-        return result
+        if preview is not None:
+            x_0 = result.pred_original_sample / preview.config.scaling_factor
+            tensors[f"preview.{steps_done}"] = preview.decode(x_0).sample
+        return result.to_tuple()
 
     def step_noise(shape, **_):
         return tensors.setdefault(f"step_noise.{steps_done}", randn(gen, *shape))
@@ -295,7 +360,7 @@ def record(pipe, arguments: dict, noise: torch.Tensor, gen: torch.Generator, enc
     return tensors | dict(image=pipe.vae.decode(latent / pipe.vae.config.scaling_factor).sample)
 
 
-def classic(folder: Path, build, request: dict, encode_noise: bool = False) -> None:
+def classic(folder: Path, build, request: dict, encode_noise: bool = False, preview=None) -> None:
     gen = generator(folder.name)
     clean(folder)
     pipe = build()
@@ -304,12 +369,17 @@ def classic(folder: Path, build, request: dict, encode_noise: bool = False) -> N
         if isinstance(component, torch.nn.Module):
             randomise(component, gen)
     pipe.save_pretrained(folder)
+    decoder = preview and randomise(preview(), gen)
+    if decoder:
+        decoder.save_pretrained(folder / PREVIEW)
+        index = json.loads((folder / "model_index.json").read_text())
+        save_json(folder / "model_index.json", index | {PREVIEW: ["diffusers", type(decoder).__name__]}, indent=2)
 
     known = inspect.signature(pipe.__call__).parameters
     keys = ("prompt", "negative_prompt", "width", "height", "eta")
     arguments = {key: request[key] for key in keys if key in request and key in known}
     arguments |= dict(num_inference_steps=request["steps"], guidance_scale=request["guidance"])
-    if isinstance(pipe, diffusers.PixArtSigmaPipeline):
+    if isinstance(pipe, PIXART):
         extra = dict(max_sequence_length=MAX_TEXT_TOKENS, use_resolution_binning=False, clean_caption=False)
         arguments |= extra
     size = request["height"], request["width"]
@@ -322,7 +392,7 @@ def classic(folder: Path, build, request: dict, encode_noise: bool = False) -> N
 
     factor = pipe.vae_scale_factor
     noise = randn(gen, 1, LATENT_CHANNELS, request["height"] // factor, request["width"] // factor)
-    tensors = text_tensors(pipe, request) | record(pipe, arguments, noise, gen, encode_noise)
+    tensors = text_tensors(pipe, request) | record(pipe, arguments, noise, gen, encode_noise, decoder)
     save_json(folder / "request.json", request | dict(max_text_tokens=MAX_TEXT_TOKENS), indent=2)
     save_tensors(folder / "reference.safetensors", tensors)
 
