@@ -3,13 +3,58 @@
 use burn::tensor::{Tensor, module, ops::AttentionModuleOptions};
 
 use super::Linear;
-use crate::{Result, weights::Params};
+use crate::{
+    Result,
+    weights::{MAX_PIECE_BYTES, Params},
+};
 
 /// Scaled dot-product attention over heads.
 ///
 /// `query` is `[N, Tq, heads * d]`, `key` and `value` are `[N, Tk, heads * d]`; `bias`, if given, is
 /// `[N, 1 or heads, 1 or Tq, Tk]` and is added to the scores. Gives `[N, Tq, heads * d]`.
+///
+/// Queries are taken in turns where all scores at once would be larger than any device must allow; the result is the same.
 pub fn multi_head_attention(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    heads: usize,
+    bias: Option<Tensor<4>>,
+    options: AttentionModuleOptions,
+) -> Tensor<3> {
+    in_turns(query, key, value, heads, bias, options, MAX_PIECE_BYTES)
+}
+
+/// The most scores that [`multi_head_attention`] holds at once, among `tokens` that all look at each other.
+pub fn live_scores(n: usize, heads: usize, tokens: usize) -> usize {
+    (n * heads * tokens * tokens).min(MAX_PIECE_BYTES / size_of::<f32>())
+}
+
+/// With scores of at most `max_bytes` at a time, though of no fewer than one query's.
+fn in_turns(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    heads: usize,
+    bias: Option<Tensor<4>>,
+    options: AttentionModuleOptions,
+    max_bytes: usize,
+) -> Tensor<3> {
+    let [n, tq, _] = query.dims();
+    let [_, tk, _] = key.dims();
+    let turn = (max_bytes / size_of::<f32>() / (n * heads * tk).max(1)).max(1);
+    if tq <= turn {
+        return at_once(query, key, value, heads, bias, options);
+    }
+    let outputs = (0..tq).step_by(turn).map(|start| {
+        let length = turn.min(tq - start);
+        let bias = bias.clone().map(|bias| if bias.dims()[2] == 1 { bias } else { bias.narrow(2, start, length) });
+        at_once(query.clone().narrow(1, start, length), key.clone(), value.clone(), heads, bias, options)
+    });
+    Tensor::cat(outputs.collect(), 1)
+}
+
+fn at_once(
     query: Tensor<3>,
     key: Tensor<3>,
     value: Tensor<3>,
@@ -74,5 +119,36 @@ impl Attention {
             AttentionModuleOptions::default(),
         );
         self.to_out.forward(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    fn values<const D: usize>(shape: [usize; D], step: f32) -> Tensor<D> {
+        let values = (0..shape.iter().product()).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    }
+
+    #[test]
+    fn attention_in_turns_is_attention_at_once() {
+        let (n, heads, tq, tk, dim) = (2, 3, 13, 7, 12);
+        let [query, key, value] = [(tq, 0.7), (tk, 0.3), (tk, 1.1)].map(|(t, step)| values([n, t, dim], step));
+        for bias in [None, Some(values([n, 1, 1, tk], 0.9)), Some(values([1, heads, tq, tk], 0.4))] {
+            let attend = |max_bytes| {
+                let (query, key, value) = (query.clone(), key.clone(), value.clone());
+                in_turns(query, key, value, heads, bias.clone(), Default::default(), max_bytes)
+            };
+            let whole = attend(usize::MAX);
+            // Five queries a turn, and one.
+            for max_bytes in [4 * n * heads * tk * 5, 1] {
+                let turns = attend(max_bytes);
+                let difference = (whole.clone() - turns).abs().max().into_data().try_to_vec::<f32>().unwrap()[0];
+                assert!(difference < 1e-6, "{difference}");
+            }
+        }
     }
 }

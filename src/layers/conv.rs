@@ -5,12 +5,15 @@ use burn::tensor::{
     ops::{ConvOptions, InterpolateMode, InterpolateOptions},
 };
 
-use crate::{Result, weights::Params};
+use crate::{
+    Result,
+    weights::{Params, Weight},
+};
 
 /// `torch.nn.Conv2d` with a square kernel.
 pub struct Conv2d {
     /// `[c_out, c_in, k, k]`.
-    weight: Tensor<4>,
+    weight: Weight<4>,
     bias: Option<Tensor<1>>,
     stride: usize,
     /// `[top and left, bottom and right]`.
@@ -33,7 +36,7 @@ impl Conv2d {
         bias: bool,
     ) -> Result<Self> {
         Ok(Self {
-            weight: params.tensor("weight", [c_out, c_in, kernel, kernel])?,
+            weight: params.weight("weight", [c_out, c_in, kernel, kernel])?,
             bias: bias.then(|| params.tensor("bias", [c_out])).transpose()?,
             stride,
             padding,
@@ -44,7 +47,7 @@ impl Conv2d {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [begin, end] = self.padding;
         let options = ConvOptions::new_with_padding([self.stride; 2], [(begin, end); 2], [1, 1], 1);
-        module::conv2d(x, self.weight.clone(), self.bias.clone(), options)
+        module::conv2d(x, self.weight.whole(), self.bias.clone(), options)
     }
 }
 

@@ -3,24 +3,45 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::{Activation, Linear};
-use crate::{Result, weights::Params};
+use crate::{
+    Result,
+    weights::{Params, Weight},
+};
 
 /// A table of vectors, one per id.
 pub struct Embedding {
     /// `[vocabulary, dim]`.
-    weight: Tensor<2>,
+    weight: Weight<2>,
 }
 
 impl Embedding {
     pub fn load(params: &Params, vocabulary: usize, dim: usize) -> Result<Self> {
-        Ok(Self { weight: params.tensor("weight", [vocabulary, dim])? })
+        Ok(Self { weight: params.weight("weight", [vocabulary, dim])? })
     }
 
     /// Ids `[N, T]` -> `[N, T, dim]`. Ids must be below the vocabulary's size: the encoder checks them.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [n, t] = ids.dims();
-        let [_, dim] = self.weight.dims();
-        self.weight.clone().select(0, ids.reshape([n * t])).reshape([n, t, dim])
+        let ids: Tensor<1, Int> = ids.reshape([n * t]);
+        let mut start = 0;
+        let mut found = self.weight.pieces().map(|rows| {
+            let [count, dim] = rows.dims();
+            let here = ids.clone() - start as i64;
+            start += count;
+            let vectors = rows.select(0, here.clone().clamp(0, count as i64 - 1));
+            (vectors.reshape([n, t, dim]), here, count)
+        });
+        match (found.next(), found.next()) {
+            (Some((vectors, ..)), None) => vectors,
+            // Each piece of the table answers for the ids that it holds, and with zeros for the others.
+            (first, second) => {
+                let answers = first.into_iter().chain(second).chain(found).map(|(vectors, here, count)| {
+                    let held = here.clone().greater_equal_elem(0).bool_and(here.lower_elem(count as i64));
+                    vectors * held.float().reshape([n, t, 1])
+                });
+                answers.reduce(|sum, part| sum + part).unwrap_or_else(|| unreachable!("a table has at least one piece"))
+            }
+        }
     }
 }
 

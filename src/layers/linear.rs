@@ -3,12 +3,15 @@
 use burn::tensor::{Tensor, module};
 
 use super::Activation;
-use crate::{Error, Result, weights::Params};
+use crate::{
+    Error, Result,
+    weights::{Params, Weight},
+};
 
-/// `y = x W^T + b` (`torch.nn.Linear`; the file holds `weight` as `[d_out, d_in]`).
+/// `y = x W^T + b` (`torch.nn.Linear`).
 pub struct Linear {
-    /// `[d_in, d_out]`, a transposed view of what the file holds.
-    weight: Tensor<2>,
+    /// `[d_out, d_in]`.
+    weight: Weight<2>,
     bias: Option<Tensor<1>>,
 }
 
@@ -19,16 +22,30 @@ impl Linear {
 
     pub fn load_with(params: &Params, d_in: usize, d_out: usize, bias: bool) -> Result<Self> {
         Ok(Self {
-            weight: params.tensor("weight", [d_out, d_in])?.transpose(),
+            weight: params.weight("weight", [d_out, d_in])?,
             bias: bias.then(|| params.tensor("bias", [d_out])).transpose()?,
         })
     }
 
     /// `[..., d_in] -> [..., d_out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        module::linear(x, self.weight.clone(), self.bias.clone())
+        let mut start = 0;
+        let mut outputs = self.weight.pieces().map(|rows| {
+            let [d_out, _] = rows.dims();
+            let bias = self.bias.clone().map(|bias| bias.narrow(0, start, d_out));
+            start += d_out;
+            module::linear(x.clone(), rows.transpose(), bias)
+        });
+        match (outputs.next(), outputs.next()) {
+            (Some(whole), None) => whole,
+            (first, second) => Tensor::cat(first.into_iter().chain(second).chain(outputs).collect(), D - 1),
+        }
     }
 }
+
+/// How many values a transformer block holds at once for each of a token's own: three or four times the perceptron's
+/// inner width, while it is activated, and what it skips with.
+pub const LIVE_WIDTHS: usize = 16;
 
 /// The two-layer perceptron of a transformer block (diffusers `FeedForward`; widens four times).
 pub struct FeedForward {

@@ -9,9 +9,9 @@ mod norm;
 mod resnet;
 
 pub use activation::Activation;
-pub use attention::{Attention, mask_to_bias, multi_head_attention};
+pub use attention::{Attention, live_scores, mask_to_bias, multi_head_attention};
 pub use conv::{Conv2d, resize_nearest, upsample_nearest_2x};
 pub use embedding::{Embedding, TimestepEmbedding, sincos_2d, timestep_embedding, timestep_embedding_with};
-pub use linear::{FeedForward, Linear};
+pub use linear::{FeedForward, LIVE_WIDTHS, Linear};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use resnet::{ResnetBlock2D, ResnetOptions};

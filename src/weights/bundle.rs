@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -177,10 +177,9 @@ impl Manifest {
         Ok(())
     }
 
-    /// Forgets the shards and tensors of one component.
-    pub fn remove_component(&mut self, component: &str) {
-        let prefix = format!("{component}/");
-        self.tensors.retain(|tensor| !tensor.name.starts_with(&prefix));
+    /// Forgets the shards and tensors of all components but those to `keep`.
+    pub fn retain_components(&mut self, keep: impl Fn(&str) -> bool) {
+        self.tensors.retain(|tensor| keep(tensor.name.split('/').next().unwrap_or_default()));
         // Shards that nothing points into any more go; the rest move up.
         let mut moved = Vec::with_capacity(self.shards.len());
         let mut kept = Vec::new();
@@ -233,9 +232,10 @@ pub struct Loader {
 }
 
 impl Loader {
-    pub fn new(manifest: Manifest, device: &Device) -> Self {
+    /// Fills `tensors`, which say where and how the weights are kept.
+    pub fn new(manifest: Manifest, tensors: Tensors) -> Self {
         let received = vec![false; manifest.shards.len()];
-        Self { manifest, tensors: Tensors::new(device), received, pending: BTreeMap::new() }
+        Self { manifest, tensors, received, pending: BTreeMap::new() }
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -271,16 +271,11 @@ impl Loader {
                 let start = part.offset as usize;
                 let length = tensor.dtype.byte_len(part.rows, cols).unwrap_or(0);
                 let values = tensor.dtype.decode(&bytes[start..start + length], part.rows, cols);
-                let values = Tensor::<1>::from_data(TensorData::new(values, [part.rows * cols]), self.tensors.device());
-                if tensor.parts.len() == 1 {
-                    self.tensors.insert_tensor(&tensor.name, &tensor.shape, values);
-                    continue;
-                }
                 let parts = self.pending.entry(t).or_insert_with(|| vec![None; tensor.parts.len()]);
-                parts[p] = Some(values);
+                parts[p] = Some(self.tensors.upload(&tensor.shape, values));
                 if parts.iter().all(Option::is_some) {
                     let parts = self.pending.remove(&t).unwrap_or_default().into_iter().flatten().collect();
-                    self.tensors.insert_tensor(&tensor.name, &tensor.shape, Tensor::cat(parts, 0));
+                    self.tensors.insert_pieces(&tensor.name, &tensor.shape, parts);
                 }
             }
         }

@@ -13,4 +13,4 @@ pub mod safetensors;
 pub use config::{Config, ModelFiles};
 pub use dtype::StoredDtype;
 pub use names::canonical;
-pub use params::{ParamShape, Params, Tensors, list_params};
+pub use params::{Kept, MAX_PIECE_BYTES, ParamShape, Params, Tensors, Weight, list_params};

@@ -2,10 +2,14 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use half::f16;
 
-use super::canonical;
+use super::{bundle::matrix, canonical};
 use crate::{Error, Result};
+
+/// No piece of a weight is larger on the device: the smallest `maxStorageBufferBindingSize` that WebGPU allows.
+pub const MAX_PIECE_BYTES: usize = 128 << 20;
 
 /// A parameter's full name and shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,41 +18,111 @@ pub struct ParamShape {
     pub shape: Vec<usize>,
 }
 
+/// How a device keeps the values of matrices and kernels. All else, and all arithmetic, is f32, so that nothing overflows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    #[default]
+    F32,
+    /// Half the memory; each is widened where it is used.
+    F16,
+}
+
+impl Kept {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+}
+
 /// Named tensors on a device, waiting for the model that takes them.
 pub struct Tensors {
     device: Device,
+    kept: Kept,
+    max_piece: usize,
     source: Source,
 }
 
+/// A tensor as pieces of consecutive rows (see [`matrix`]).
+struct Loaded {
+    shape: Vec<usize>,
+    pieces: Vec<Tensor<1>>,
+}
+
 enum Source {
-    Loaded(RefCell<BTreeMap<String, (Vec<usize>, Tensor<1>)>>),
+    Loaded(RefCell<BTreeMap<String, Loaded>>),
     /// Notes every request and answers with a placeholder of one element.
     Listing(RefCell<Vec<ParamShape>>),
 }
 
 impl Tensors {
+    /// In f32.
     pub fn new(device: &Device) -> Self {
-        Self { device: device.clone(), source: Source::Loaded(RefCell::default()) }
+        Self::kept_as(device, Kept::F32)
+    }
+
+    pub fn kept_as(device: &Device, kept: Kept) -> Self {
+        Self { device: device.clone(), kept, max_piece: MAX_PIECE_BYTES, source: Source::Loaded(RefCell::default()) }
+    }
+
+    /// With pieces of at most `bytes` in place of [`MAX_PIECE_BYTES`].
+    pub fn with_max_piece(self, bytes: usize) -> Self {
+        Self { max_piece: bytes, ..self }
     }
 
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Uploads `values` (row-major, as many as `shape` says) under `name`.
+    /// Uploads `values` (row-major, as many as `shape` says) under `name`; old names become
+    /// [`canonical`](super::canonical).
     pub fn insert(&self, name: &str, shape: &[usize], values: Vec<f32>) {
-        let count = values.len();
-        debug_assert_eq!(count, shape.iter().product::<usize>());
-        let tensor = Tensor::from_data(TensorData::new(values, [count]), &self.device);
-        self.insert_tensor(name, shape, tensor);
+        debug_assert_eq!(values.len(), shape.iter().product::<usize>());
+        let piece = self.rows_in_a_piece(shape) * matrix(shape).1;
+        let pieces = match values.len() <= piece {
+            true => vec![self.upload(shape, values)],
+            false => values.chunks(piece).map(|rows| self.upload(shape, rows.to_vec())).collect(),
+        };
+        self.insert_pieces(name, shape, pieces);
     }
 
-    /// As [`insert`](Self::insert), for values that are on the device already. Old names become
-    /// [`canonical`](super::canonical).
-    pub fn insert_tensor(&self, name: &str, shape: &[usize], tensor: Tensor<1>) {
-        if let Source::Loaded(map) = &self.source {
-            map.borrow_mut().insert(canonical(name), (shape.to_vec(), tensor));
+    /// Brings some rows of a tensor of `shape` onto the device.
+    pub(super) fn upload(&self, shape: &[usize], values: Vec<f32>) -> Tensor<1> {
+        let count = [values.len()];
+        match self.kept {
+            Kept::F16 if shape.len() > 1 => {
+                let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
+                Tensor::from_data(TensorData::new(values, count), (&self.device, DType::F16))
+            }
+            _ => Tensor::from_data(TensorData::new(values, count), &self.device),
         }
+    }
+
+    /// As [`insert`](Self::insert), for whole rows that are on the device already, in order; small ones are joined.
+    pub(super) fn insert_pieces(&self, name: &str, shape: &[usize], uploaded: Vec<Tensor<1>>) {
+        let Source::Loaded(map) = &self.source else { return };
+        let most = self.rows_in_a_piece(shape) * matrix(shape).1;
+        let mut pieces: Vec<Tensor<1>> = Vec::new();
+        let mut run: Vec<Tensor<1>> = Vec::new();
+        let mut values = 0;
+        for piece in uploaded {
+            let more = piece.dims()[0];
+            if values + more > most && !run.is_empty() {
+                pieces.push(join(std::mem::take(&mut run)));
+                values = 0;
+            }
+            values += more;
+            run.push(piece);
+        }
+        pieces.push(join(run));
+        map.borrow_mut().insert(canonical(name), Loaded { shape: shape.to_vec(), pieces });
+    }
+
+    /// At least one, however long it is.
+    fn rows_in_a_piece(&self, shape: &[usize]) -> usize {
+        let (_, columns) = matrix(shape);
+        (self.max_piece / size_of::<f32>() / columns.max(1)).max(1)
     }
 
     /// The door through which a model takes its tensors, by names that start with `prefix`.
@@ -57,17 +131,46 @@ impl Tensors {
     }
 }
 
-/// The names and shapes that a model would take, in its own order: runs its loading code on placeholders.
+fn join(mut pieces: Vec<Tensor<1>>) -> Tensor<1> {
+    if pieces.len() == 1 { pieces.remove(0) } else { Tensor::cat(pieces, 0) }
+}
+
+/// The names and shapes that a model would take, in its own order, and the model on placeholders: runs its loading code.
 ///
 /// # Errors
 /// Whatever `load` finds wrong with the configs.
-pub fn list_params<M>(device: &Device, load: impl FnOnce(&Tensors) -> Result<M>) -> Result<Vec<ParamShape>> {
-    let tensors = Tensors { device: device.clone(), source: Source::Listing(RefCell::default()) };
-    load(&tensors)?;
+pub fn list_params<M>(device: &Device, load: impl FnOnce(&Tensors) -> Result<M>) -> Result<(Vec<ParamShape>, M)> {
+    let tensors = Tensors { source: Source::Listing(RefCell::default()), ..Tensors::new(device) };
+    let model = load(&tensors)?;
     match tensors.source {
-        Source::Listing(list) => Ok(list.into_inner()),
-        Source::Loaded(_) => Ok(Vec::new()),
+        Source::Listing(list) => Ok((list.into_inner(), model)),
+        Source::Loaded(_) => Ok((Vec::new(), model)),
     }
+}
+
+/// A matrix or kernel as its device keeps it: perhaps in f16, perhaps in pieces.
+pub struct Weight<const D: usize> {
+    /// Along the first dimension.
+    pieces: Vec<Tensor<D>>,
+}
+
+impl<const D: usize> Weight<D> {
+    /// The pieces in f32, in order; most weights are one.
+    pub fn pieces(&self) -> impl Iterator<Item = Tensor<D>> {
+        self.pieces.iter().cloned().map(in_f32)
+    }
+
+    /// All of it, in f32.
+    pub fn whole(&self) -> Tensor<D> {
+        match self.pieces.as_slice() {
+            [whole] => in_f32(whole.clone()),
+            _ => Tensor::cat(self.pieces().collect(), 0),
+        }
+    }
+}
+
+fn in_f32<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    if tensor.dtype() == DType::F32 { tensor } else { tensor.cast(DType::F32) }
 }
 
 /// A view of [`Tensors`] below a dotted prefix.
@@ -92,27 +195,41 @@ impl Params<'_> {
         &self.tensors.device
     }
 
-    /// Takes the tensor `name` (below the prefix) of exactly `shape`.
+    /// Takes the tensor `name` (below the prefix) of exactly `shape`, in f32.
     ///
     /// # Errors
     /// [`Code::BadModel`](crate::Code::BadModel) where it is missing or has another shape.
     pub fn tensor<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
+        self.weight(name, shape).map(|weight| weight.whole())
+    }
+
+    /// As [`tensor`](Self::tensor), for what is large: it stays as the device keeps it.
+    pub fn weight<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Weight<D>> {
         let name = self.at(name).prefix;
         match &self.tensors.source {
             Source::Listing(list) => {
                 list.borrow_mut().push(ParamShape { name, shape: shape.to_vec() });
-                Ok(Tensor::zeros([1; D], &self.tensors.device))
+                Ok(Weight { pieces: vec![Tensor::zeros([1; D], &self.tensors.device)] })
             }
             Source::Loaded(map) => {
-                let Some((stored, tensor)) = map.borrow_mut().remove(&name) else {
+                let Some(loaded) = map.borrow_mut().remove(&name) else {
                     return Err(Error::bad_model(format!("the weights lack the tensor `{name}` of shape {shape:?}")));
                 };
-                if stored != shape {
+                if loaded.shape != shape {
                     return Err(Error::bad_model(format!(
-                        "the tensor `{name}` has shape {stored:?}, but the config asks for {shape:?}"
+                        "the tensor `{name}` has shape {:?}, but the config asks for {shape:?}",
+                        loaded.shape
                     )));
                 }
-                Ok(tensor.reshape(shape))
+                let (_, columns) = matrix(&shape);
+                let pieces = loaded.pieces.into_iter().map(|piece| {
+                    let mut shape = shape;
+                    if let Some(rows) = shape.first_mut() {
+                        *rows = piece.dims()[0] / columns.max(1);
+                    }
+                    piece.reshape(shape)
+                });
+                Ok(Weight { pieces: pieces.collect() })
             }
         }
     }
