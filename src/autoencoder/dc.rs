@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation, module, ops::ConvOptions};
 
-use super::AutoencoderShape;
+use super::{AutoencoderShape, map_per_position};
 use crate::{
     Result,
     layers::{Activation, Conv2d, Linear, RmsNorm, upsample_nearest_2x},
@@ -141,6 +141,7 @@ impl AutoencoderDcConfig {
             pixel_channels: self.in_channels,
             latent_channels: self.latent_channels,
             factor: 1 << (self.encoder.len() - 1),
+            map_per_position: map_per_position(self.decoder.iter().rev().map(|stage| stage.channels)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::AutoencoderShape;
+use super::{AutoencoderShape, map_per_position};
 use crate::{
     Result,
     layers::{Activation, Attention, Conv2d, GroupNorm, ResnetBlock2D, ResnetOptions, upsample_nearest_2x},
@@ -91,6 +91,7 @@ impl AutoencoderKlConfig {
             pixel_channels: self.out_channels,
             latent_channels: self.latent_channels,
             factor: 1 << (self.block_out_channels.len() - 1),
+            map_per_position: map_per_position(self.block_out_channels.iter().rev().copied()),
         }
     }
 }

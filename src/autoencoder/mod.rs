@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::{
     Error, Result,
     values::{Latent, PixelTensor},
-    weights::{Config, ModelFiles, Params},
+    weights::{Config, ModelFiles, Tensors},
 };
 
 /// The autoencoder of a model, of whichever family.
@@ -34,16 +34,28 @@ pub struct AutoencoderShape {
     pub latent_channels: usize,
     /// Pixels per latent position, along each side.
     pub factor: usize,
+    /// How many values the decoder's largest feature map has for each latent position.
+    pub map_per_position: usize,
+}
+
+/// [`AutoencoderShape::map_per_position`] of a decoder whose stages, coarse to fine, have these widths and each double
+/// the sides: a stage's first layers may still be as wide as the one before.
+fn map_per_position(widths: impl Iterator<Item = usize>) -> usize {
+    let mut before = 0;
+    let values =
+        widths.enumerate().map(|(level, width)| width.max(std::mem::replace(&mut before, width)) << (2 * level));
+    values.max().unwrap_or(0)
 }
 
 impl Autoencoder {
-    /// Loads the component `vae` as the class that `model_index.json` names.
+    /// Loads a component as the class that `model_index.json` names.
     ///
     /// # Errors
     /// `BadModel` for an unknown class, an option that cannot be honoured, or tensors that do not fit.
-    pub fn load(params: &Params, files: &ModelFiles) -> Result<Self> {
-        let config = files.config("vae")?;
-        let class = files.class("vae")?;
+    pub fn load(tensors: &Tensors, files: &ModelFiles, component: &str) -> Result<Self> {
+        let params = &tensors.params(&format!("{component}/"));
+        let config = files.config(component)?;
+        let class = files.class(component)?;
         let scaling = LatentScaling::read(&config, class, params.device())?;
         let (family, shape) = match class {
             "AutoencoderKL" => {
@@ -60,7 +72,7 @@ impl Autoencoder {
             }
             other => {
                 return Err(Error::bad_model(format!(
-                    "model_index.json: `vae` is of the class {other}; this version knows AutoencoderTiny, AutoencoderKL and AutoencoderDC"
+                    "model_index.json: `{component}` is of the class {other}; this version knows AutoencoderTiny, AutoencoderKL and AutoencoderDC"
                 )));
             }
         };

@@ -91,10 +91,12 @@ impl AutoencoderTinyConfig {
     }
 
     pub fn shape(&self) -> AutoencoderShape {
+        let factor = self.upsampling_scaling_factor.pow(self.num_decoder_blocks.len() as u32 - 1);
         AutoencoderShape {
             pixel_channels: self.out_channels,
             latent_channels: self.latent_channels,
-            factor: self.upsampling_scaling_factor.pow(self.num_decoder_blocks.len() as u32 - 1),
+            factor,
+            map_per_position: self.decoder_block_out_channels[0] * factor * factor,
         }
     }
 }

@@ -30,6 +30,9 @@ pub trait Denoiser {
     /// # Errors
     /// Where the network cannot take these shapes.
     fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent>;
+
+    /// About how many values are in memory at once while it predicts for `n` latents of `h` x `w`, besides its weights.
+    fn live_values(&self, n: usize, h: usize, w: usize) -> usize;
 }
 
 /// Where the fresh noise of stochastic steps comes from.

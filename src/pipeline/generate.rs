@@ -75,20 +75,31 @@ impl Pipeline {
     /// Draws. `on_event` is awaited at each [`Event`]; its error ends the drawing, which is how to cancel.
     ///
     /// # Errors
-    /// `BadInput` from [`plan`](Self::plan); `DeviceLost` or `OutOfMemory` from the device; whatever
+    /// `BadInput` from [`plan`](Self::plan), or where the text encoder is [released](super::MemoryPlan::release_text); `DeviceLost` or `OutOfMemory` from the device; whatever
     /// `on_event` gives.
     pub async fn generate(
-        &self,
+        &mut self,
         request: &Request,
         mut on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Generated> {
         let mut plan = self.plan(request)?;
         let Plan { guidance, width, height, count, .. } = plan;
 
-        let encoded = self.text.encode(&request.prompt, &request.negative_prompt, self.guides(guidance))?;
+        let Some(encoder) = &self.text else {
+            return Err(Error::bad_input(
+                "the text encoder was released to save memory; restore it before drawing again",
+            ));
+        };
+        let encoded = encoder.encode(&request.prompt, &request.negative_prompt, self.guides(guidance))?;
         let Encoded { tokens, embedding: text, warnings } = encoded;
         plan.warnings.extend(warnings);
         on_event(Event::Text { tokens: &tokens, embedding: &last(&text) }).await?;
+        if self.memory.release_text {
+            // The embedding must be computed before what computes it goes.
+            read(text.hidden.clone()).await?;
+            self.text = None;
+            self.device.memory_cleanup();
+        }
 
         let mut images = Vec::with_capacity(count);
         for image in 0..count {
@@ -160,13 +171,17 @@ fn last(text: &TextEmbedding) -> TextEmbedding {
 }
 
 impl Preview<'_> {
-    /// A picture of half the size, by averaging the latent two by two before decoding: a quarter of the work.
+    /// By the model's preview decoder; without one, a picture of half the size, by averaging the latent two by two before
+    /// decoding: a quarter of the work.
     ///
     /// # Errors
     /// `DeviceLost` or `OutOfMemory` from the device.
     pub async fn image(self) -> Result<Image> {
-        let pooled = module::avg_pool2d(self.x_0, AvgPoolOptions::new([2, 2]));
-        self.pipeline.read_image(self.pipeline.autoencoder.decode(pooled)).await
+        let pixels = match &self.pipeline.preview {
+            Some(decoder) => decoder.decode(self.x_0),
+            None => self.pipeline.autoencoder.decode(module::avg_pool2d(self.x_0, AvgPoolOptions::new([2, 2]))),
+        };
+        self.pipeline.read_image(pixels).await
     }
 }
 

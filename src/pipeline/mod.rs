@@ -7,6 +7,7 @@ mod family;
 mod generate;
 mod image_to_image;
 mod inpaint;
+mod memory;
 mod model;
 mod request;
 mod text;
@@ -14,5 +15,6 @@ mod text_to_image;
 
 pub use crate::denoise::schedule::Churn;
 pub use generate::{Event, Generated, Preview, read};
-pub use model::{Pipeline, required_params};
+pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
+pub use model::{PREVIEW, Pipeline, required_params};
 pub use request::{Info, Plan, Request};

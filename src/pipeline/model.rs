@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use serde_json::Value;
 
-use super::{family::Family, request::Info, text::TextStage};
+use super::{family::Family, memory::MemoryPlan, request::Info, text::TextStage};
 use crate::{
     Error, Result,
     autoencoder::Autoencoder,
@@ -20,15 +20,22 @@ use crate::{
 /// A loaded model, ready to draw.
 pub struct Pipeline {
     family: Family,
-    pub(super) text: TextStage,
+    /// `None` while it is released.
+    pub(super) text: Option<TextStage>,
     pub(super) denoiser: Box<dyn Denoiser>,
     network: Network,
     scheduler_class: String,
     scheduler_config: Value,
     pub(super) autoencoder: Autoencoder,
+    /// A small decoder of the same latents (TAESD), for previews.
+    pub(super) preview: Option<Autoencoder>,
+    pub(super) memory: MemoryPlan,
     info: Info,
     pub(super) device: Device,
 }
+
+/// The optional component that decodes previews.
+pub const PREVIEW: &str = "preview_vae";
 
 /// What the pipeline must know of a denoiser.
 struct Network {
@@ -48,7 +55,7 @@ struct Network {
 /// # Errors
 /// `BadModel` for a class or an option that this version does not know.
 pub fn required_params(files: &ModelFiles, device: &Device) -> Result<Vec<ParamShape>> {
-    list_params(device, |tensors| Pipeline::load(files, tensors))
+    list_params(device, |tensors| Pipeline::load(files, tensors)).map(|(params, _)| params)
 }
 
 impl Pipeline {
@@ -64,11 +71,21 @@ impl Pipeline {
         });
         let max_text_tokens = index.count("max_text_tokens", max_text_tokens)?;
         // This is the order of a bundle's shards, too.
-        let autoencoder = Autoencoder::load(&tensors.params("vae/"), files)?;
+        let autoencoder = Autoencoder::load(tensors, files, "vae")?;
+        let preview = files.configs.contains_key(PREVIEW).then(|| Autoencoder::load(tensors, files, PREVIEW));
+        let preview = preview.transpose()?;
         let (denoiser, network) = load_denoiser(files, tensors, family)?;
         let text = TextStage::load(files, tensors, family, max_text_tokens)?;
         let shape = autoencoder.shape();
         let latent = shape.latent_channels;
+        if let Some(preview) = preview.as_ref().map(Autoencoder::shape)
+            && (preview.latent_channels, preview.pixel_channels) != (latent, shape.pixel_channels)
+        {
+            return Err(files.config(PREVIEW)?.wrong(
+                "latent_channels",
+                &format!("this model's autoencoder makes {} picture channels of {latent}", shape.pixel_channels),
+            ));
+        }
         let repaints = network.in_channels == 2 * latent + 1;
         if network.in_channels != latent && !repaints {
             return Err(files.config(network.component)?.wrong(
@@ -103,15 +120,36 @@ impl Pipeline {
         schedule::from_config(&scheduler_class, &files.config("scheduler")?, family.grid())?;
         Ok(Self {
             family,
-            text,
+            text: Some(text),
             denoiser,
             network,
             scheduler_class,
             scheduler_config: files.configs.get("scheduler").cloned().unwrap_or_default(),
             autoencoder,
+            preview,
+            memory: MemoryPlan::default(),
             info,
             device: tensors.device().clone(),
         })
+    }
+
+    /// The same model, making do with less memory. Its `tensors` were kept as the plan says.
+    pub fn with_memory(self, memory: MemoryPlan) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// Brings back text encoders that the memory plan released.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load), for the text encoders alone.
+    pub fn restore_text(&mut self, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
+        self.text = Some(TextStage::load(files, tensors, self.family, self.info.max_text_tokens)?);
+        Ok(())
+    }
+
+    /// Whether the text encoders are on the device.
+    pub fn has_text(&self) -> bool {
+        self.text.is_some()
     }
 
     pub fn info(&self) -> &Info {

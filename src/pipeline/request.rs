@@ -1,6 +1,6 @@
 //! What can be asked of a model, and whether it makes sense.
 
-use super::model::Pipeline;
+use super::{memory::MIN_TILE, model::Pipeline};
 use crate::{
     Error, Result,
     denoise::schedule::{Churn, Extra, Run, Schedule},
@@ -14,8 +14,6 @@ pub const MAX_STEPS: usize = 1000;
 pub const MAX_PROMPT_BYTES: usize = 20_000;
 /// The largest side, as a multiple of the largest that the model was trained for.
 const MAX_SIDE_FACTOR: usize = 4;
-/// The smallest side of a tile, in latent positions.
-const MIN_TILE: usize = 16;
 /// How much of a picture is drawn anew where nothing is said: of a whole picture, and below a mask.
 const STRENGTH: f64 = 0.8;
 const STRENGTH_BELOW_MASK: f64 = 1.0;
@@ -45,7 +43,7 @@ pub struct Request {
     pub guidance: Option<f32>,
     /// In place of the model's own: a short name (`euler-a`) or a diffusers class.
     pub scheduler: Option<String>,
-    /// How much fresh noise each step of `ddim` (0 where nothing is said) or `tcd` (0.3) adds: 0 to 1.
+    /// How much fresh noise each step of `ddim` or `tcd` adds: 0 (where nothing is said) to 1.
     pub eta: Option<f64>,
     /// Noise that each step of `euler` or `flow-heun` adds before it goes down.
     pub churn: Option<Churn>,
@@ -58,8 +56,8 @@ pub struct Request {
     pub strength: Option<f64>,
     /// Of the size of `init`: white where it is drawn anew, black where it stays; what is between counts as the nearer.
     pub mask: Option<Image>,
-    /// Decode in overlapping tiles of this many pixels a side, where the whole picture does not fit the device; at
-    /// least 16 latent positions.
+    /// Decode in overlapping tiles of this many pixels a side, at least 16 latent positions; by default in one piece, or
+    /// in the largest tiles that the memory plan has room for.
     pub tile: Option<usize>,
     /// Unit noise `[C, height / factor, width / factor]` in place of the seed's, for every picture.
     pub noise: Option<Vec<f32>>,
@@ -123,6 +121,12 @@ impl Pipeline {
             return Err(Error::bad_input("a count of 0 pictures draws nothing; give at least 1"));
         }
         let mut warnings = Vec::new();
+        if self.memory.short_by > 0 {
+            warnings.push(format!(
+                "this model needs about {} MiB more memory than it may take; drawing may fail",
+                self.memory.short_by.div_ceil(1 << 20)
+            ));
+        }
         let (width, height) = self.size(request, &mut warnings)?;
         let strength = self.strength(request, &mut warnings)?;
 
@@ -139,11 +143,12 @@ impl Pipeline {
             begin: skipped * scheduler.order(),
             strength: if spread { strength } else { 1.0 },
             patches: self.patches(width, height),
-            eta: request.eta,
+            // What diffusers' pipelines hand to every scheduler that takes one.
+            eta: request.eta.or_else(|| scheduler.has(Extra::Eta).then_some(0.0)),
             churn: request.churn,
         })?;
 
-        let tile = self.tile(request)?;
+        let tile = self.tile(request, width, height)?;
         let latent: usize = self.latent_shape(width, height).iter().product();
         let noises = request.noise.iter().chain(&request.step_noise).chain(&request.encode_noise);
         if let Some(noise) = noises.into_iter().find(|noise| noise.len() != latent) {
@@ -190,14 +195,18 @@ impl Pipeline {
     }
 
     /// In latent positions.
-    fn tile(&self, request: &Request) -> Result<Option<usize>> {
+    fn tile(&self, request: &Request, width: usize, height: usize) -> Result<Option<usize>> {
         let factor = self.autoencoder.shape().factor;
         match request.tile {
             Some(tile) if tile < MIN_TILE * factor => Err(Error::bad_input(format!(
                 "tiles of {tile} pixels are mostly seam; give at least {}",
                 MIN_TILE * factor
             ))),
-            tile => Ok(tile.map(|tile| tile / factor)),
+            Some(tile) => Ok(Some(tile / factor)),
+            None => {
+                let map = self.autoencoder.shape().map_per_position;
+                Ok(self.memory.tile(map, height / factor, width / factor))
+            }
         }
     }
 

@@ -5,19 +5,26 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use js_sys::{Function, Promise, Reflect};
 use serde::Serialize;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
-use crate::{Code, Error, Result};
+use crate::{Code, Error, Result, pipeline::MemoryBudget};
+
+/// What the CPU device may take: WebAssembly's heap ends at 4 GiB, and shards and pictures want a part of it.
+const CPU_BYTES: usize = 3 << 30;
+/// What a GPU may take where the browser does not say how much memory the machine has.
+const GPU_BYTES: usize = 2 << 30;
 
 /// A device and what to tell people about it.
 #[derive(Clone)]
 pub struct ChosenDevice {
     pub device: Device,
     pub info: DeviceInfo,
+    /// What is taken of its memory where nothing else is said.
+    pub budget: MemoryBudget,
     /// Why the GPU went away, once it has.
     lost: Arc<Mutex<Option<String>>>,
 }
@@ -74,7 +81,8 @@ pub async fn choose(wish: &str) -> Result<ChosenDevice> {
 
 fn cpu(note: Option<String>) -> ChosenDevice {
     let info = DeviceInfo { kind: "cpu", name: "CPU (WebAssembly SIMD)".to_owned(), note };
-    ChosenDevice { device: Device::flex(), info, lost: Arc::default() }
+    let budget = MemoryBudget { bytes: CPU_BYTES, largest_tensor: CPU_BYTES, keeps_f16: true };
+    ChosenDevice { device: Device::flex(), info, budget, lost: Arc::default() }
 }
 
 /// `only_hardware` refuses an adapter that computes on the CPU after all, where our own CPU device is far faster.
@@ -99,9 +107,22 @@ async fn gpu(only_hardware: bool) -> Result<ChosenDevice> {
             *lost = Some(format!("{reason:?}: {message}"));
         }
     });
-    let chosen = ChosenDevice { device, info: DeviceInfo { kind: "gpu", name, note: None }, lost };
+    let budget = MemoryBudget {
+        bytes: half_of_device_memory().unwrap_or(GPU_BYTES),
+        largest_tensor: setup.device.limits().max_storage_buffer_binding_size as usize,
+        keeps_f16: device.supports_dtype(DType::F16),
+    };
+    let chosen = ChosenDevice { device, info: DeviceInfo { kind: "gpu", name, note: None }, budget, lost };
     GPU.set(Some(chosen.clone()));
     Ok(chosen)
+}
+
+/// Half of what `navigator.deviceMemory` says, in bytes: page and system want the rest, and many GPUs have no other memory.
+fn half_of_device_memory() -> Option<usize> {
+    let navigator = Reflect::get(&js_sys::global(), &"navigator".into()).ok()?;
+    let gib = Reflect::get(&navigator, &"deviceMemory".into()).ok()?.as_f64()?;
+    // WebAssembly counts bytes in 32 bits.
+    Some((gib / 2.0 * f64::from(1 << 30)) as usize)
 }
 
 /// Asks the browser itself for an adapter: it names the GPU better than wgpu does, and a plain "no" is

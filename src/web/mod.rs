@@ -7,14 +7,17 @@ mod device;
 use burn::tensor::Tensor;
 use js_sys::{Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
 use serde::{Deserialize, Serialize};
-use wasm_bindgen::prelude::*;
+use wasm_bindgen::{JsCast, prelude::*};
 use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     Error, Result,
-    pipeline::{Event, Pipeline, Request, read, required_params},
+    pipeline::{Event, MemoryBudget, MemoryNeeds, MemoryPlan, Pipeline, Request, read, required_params},
     values::Image,
-    weights::bundle::{self, Manifest},
+    weights::{
+        Tensors,
+        bundle::{self, Manifest},
+    },
 };
 use device::ChosenDevice;
 
@@ -29,21 +32,25 @@ fn start() {
 pub struct Loader {
     inner: bundle::Loader,
     device: ChosenDevice,
+    memory: MemoryPlan,
 }
 
 #[wasm_bindgen]
 impl Loader {
     /// Checks a manifest, down to the name and shape of every tensor its configs ask for, before anything
-    /// is downloaded; and picks the device: `"auto"` (WebGPU, else the CPU), `"gpu"` or `"cpu"`.
+    /// is downloaded; and picks the device: `"auto"` (WebGPU, else the CPU), `"gpu"` or `"cpu"`, of whose memory at
+    /// most `memory_mib` MiB are to be taken.
     ///
     /// # Errors
     /// `bad-model`, `bad-input` for another device, `unsupported` where `"gpu"` is not to be had.
-    pub async fn open(manifest_json: String, device: String) -> Thrown<Loader> {
+    pub async fn open(manifest_json: String, device: String, memory_mib: Option<f64>) -> Thrown<Loader> {
         let manifest = Manifest::parse(&manifest_json)?;
         // Nothing is computed for the check, so the device that is always there will do.
         manifest.check_params(&required_params(&manifest.files, &burn::tensor::Device::flex())?)?;
         let device = device::choose(&device).await?;
-        Ok(Loader { inner: bundle::Loader::new(manifest, &device.device), device })
+        let bytes = memory_mib.map_or(device.budget.bytes, |mib| (mib * f64::from(1 << 20)) as usize);
+        let memory = MemoryPlan::new(&MemoryNeeds::of(&manifest.files)?, MemoryBudget { bytes, ..device.budget });
+        Ok(Loader::new(manifest, device, memory))
     }
 
     /// `{kind, name, note?}`.
@@ -69,21 +76,34 @@ impl Loader {
     /// # Errors
     /// `bad-input` naming a shard that is missing.
     pub async fn finish(self) -> Thrown<Model> {
-        let (manifest, tensors) = self.inner.finish()?;
-        let pipeline = Pipeline::load(&manifest.files, &tensors)?;
+        let (mut manifest, tensors) = self.inner.finish()?;
+        let pipeline = Pipeline::load(&manifest.files, &tensors)?.with_memory(self.memory);
         let info = pipeline.info();
         let info = Info {
-            name: manifest.name,
+            name: manifest.name.clone(),
             sizes: info.sizes.clone(),
             styles: info.styles.clone(),
             default_steps: info.default_steps,
             default_guidance: info.default_guidance,
             max_text_tokens: info.max_text_tokens,
             alpha: info.alpha.name(),
-            license: manifest.license,
-            attribution: manifest.attribution,
+            license: manifest.license.clone(),
+            attribution: manifest.attribution.clone(),
+            repaints_only: pipeline.repaints_only(),
+            weights: self.memory.kept.name(),
+            releases_text: self.memory.release_text,
         };
-        Ok(Model { pipeline, info, device: self.device })
+        let text = self.memory.release_text.then(|| {
+            manifest.retain_components(|component| component.starts_with("text_encoder"));
+            manifest
+        });
+        Ok(Model { pipeline, info, device: self.device, memory: self.memory, text })
+    }
+}
+
+impl Loader {
+    fn new(manifest: Manifest, device: ChosenDevice, memory: MemoryPlan) -> Self {
+        Self { inner: bundle::Loader::new(manifest, Tensors::kept_as(&device.device, memory.kept)), device, memory }
     }
 }
 
@@ -93,6 +113,9 @@ pub struct Model {
     pipeline: Pipeline,
     info: Info,
     device: ChosenDevice,
+    memory: MemoryPlan,
+    /// The text encoders' part of the manifest, where they are released after each prompt.
+    text: Option<Manifest>,
 }
 
 #[derive(Serialize)]
@@ -106,6 +129,9 @@ struct Info {
     alpha: &'static str,
     license: String,
     attribution: String,
+    repaints_only: bool,
+    weights: &'static str,
+    releases_text: bool,
 }
 
 /// A request as JavaScript writes it; see `pkg/src` for what each field means there.
@@ -127,7 +153,8 @@ struct JsRequest {
     mask: Option<JsImage>,
     #[serde(default)]
     preview: bool,
-    noise: Option<Vec<f32>>,
+    #[serde(default, with = "serde_wasm_bindgen::preserve")]
+    noise: JsValue,
     #[serde(default)]
     raw: bool,
 }
@@ -137,12 +164,15 @@ struct JsRequest {
 struct JsImage {
     width: usize,
     height: usize,
-    data: Vec<u8>,
+    /// Left as it is and copied at once: element by element would take seconds.
+    #[serde(with = "serde_wasm_bindgen::preserve")]
+    data: Uint8ClampedArray,
 }
 
 impl JsImage {
     fn read(self, name: &str) -> Result<Image> {
-        let JsImage { width, height, data: rgba } = self;
+        let JsImage { width, height, data } = self;
+        let rgba = data.to_vec();
         if width.checked_mul(height).and_then(|n| n.checked_mul(4)) != Some(rgba.len()) {
             return Err(Error::bad_input(format!(
                 "`{name}` must hold four bytes for each of its {width} x {height} pixels"
@@ -174,13 +204,28 @@ impl Model {
     ///
     /// # Errors
     /// `device-lost`, `out-of-memory`.
-    pub async fn warm_up(&self) -> Thrown<()> {
-        // A model that only repaints has nothing to draw from a prompt alone.
-        if self.device.is_gpu() && !self.pipeline.repaints_only() {
+    pub async fn warm_up(&mut self) -> Thrown<()> {
+        // A model that only repaints has nothing to draw from a prompt alone, and one that gives its text encoder away
+        // keeps it for the first prompt.
+        if self.device.is_gpu() && !self.pipeline.repaints_only() && self.text.is_none() {
             let request = Request { prompt: "warm up".to_owned(), steps: Some(1), ..Default::default() };
             self.pipeline.generate(&request, async |_| Ok(())).await?;
         }
         Ok(())
+    }
+
+    /// The loader of the text encoders, where they were released and must be back before the next picture: push its
+    /// shards, then [`restore_text`](Self::restore_text).
+    pub fn text_loader(&self) -> Option<Loader> {
+        let manifest = self.text.clone().filter(|_| !self.pipeline.has_text())?;
+        Some(Loader::new(manifest, self.device.clone(), self.memory))
+    }
+
+    /// # Errors
+    /// `bad-input` naming a shard that is missing.
+    pub fn restore_text(&mut self, loader: Loader) -> Thrown<()> {
+        let (manifest, tensors) = loader.inner.finish()?;
+        Ok(self.pipeline.restore_text(&manifest.files, &tensors)?)
     }
 
     /// Draws; `on_step` is called after each step with `{image, count, step, steps, preview?}` and its promise
@@ -188,7 +233,7 @@ impl Model {
     ///
     /// # Errors
     /// `bad-input`, `aborted`, `device-lost`, `out-of-memory`.
-    pub async fn generate(&self, request: JsValue, on_step: Function) -> Thrown<JsValue> {
+    pub async fn generate(&mut self, request: JsValue, on_step: Function) -> Thrown<JsValue> {
         let request: JsRequest = serde_wasm_bindgen::from_value(request)
             .map_err(|error| Error::bad_input(format!("the request is not valid: {error}")))?;
         let seed = match request.seed.as_deref() {
@@ -212,7 +257,7 @@ impl Model {
             init: request.init.map(|init| init.read("init")).transpose()?,
             strength: request.strength,
             mask: request.mask.map(|mask| mask.read("mask")).transpose()?,
-            noise: request.noise,
+            noise: request.noise.dyn_into::<Float32Array>().ok().map(|noise| noise.to_vec()),
             ..Default::default()
         };
         let mut timings = Timings::default();

@@ -6,7 +6,10 @@ use std::{fs, path::Path};
 use burn::tensor::Device;
 use inkbloom::{
     pipeline::Pipeline,
-    weights::bundle::{Loader, Manifest},
+    weights::{
+        Tensors,
+        bundle::{Loader, Manifest},
+    },
 };
 
 use crate::{
@@ -20,7 +23,7 @@ fn the_served_bundle_draws_what_its_source_draws() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/sticker");
     let manifest = Manifest::parse(&fs::read_to_string(folder.join("manifest.json")).unwrap()).unwrap();
     let shards = manifest.shards.clone();
-    let mut loader = Loader::new(manifest, &Device::flex());
+    let mut loader = Loader::new(manifest, Tensors::new(&Device::flex()));
     for (i, shard) in shards.iter().enumerate() {
         let path = folder.join(&shard.file);
         let bytes =
@@ -28,10 +31,10 @@ fn the_served_bundle_draws_what_its_source_draws() {
         loader.push(i, &bytes).unwrap();
     }
     let (manifest, tensors) = loader.finish().unwrap();
-    let model = Pipeline::load(&manifest.files, &tensors).unwrap();
+    let mut model = Pipeline::load(&manifest.files, &tensors).unwrap();
     let case = fixture("default_model");
     let reference = crate::support::tensors(&case.join("reference.safetensors"));
-    let dump = run(&model, &request(&case, &reference));
+    let dump = run(&mut model, &request(&case, &reference));
     let psnr = psnr(&dump.values["image"].1, &reference["image"].1);
     println!("{psnr:.1} dB");
     // 8-bit weights against f16 ones.

@@ -4,6 +4,7 @@
 mod autoencoder;
 mod default_model;
 mod denoise;
+mod memory;
 mod overflow;
 mod pipeline;
 mod prompt;

@@ -1,5 +1,6 @@
 //! Weights that are good f16 numbers and that PyTorch in f16 cannot compute with: it gives infinity, then NaN, then a
-//! black picture. Ours are stored as f16, computed with in f32, and compared with the reference's f32.
+//! black picture. Ours are stored as f16, kept on the device as f32 or f16, computed with in f32, and compared with the
+//! reference's f32.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +11,16 @@ use inkbloom::{
         clip::{ClipText, ClipTextConfig},
         t5::{T5, T5Config},
     },
-    weights::{Config, StoredDtype, Tensors},
+    weights::{Config, Kept, StoredDtype, Tensors},
 };
 use serde_json::Value;
 
 use crate::{support::*, text::prompts};
 
 /// A fixture, its config, its weights as a bundle's f16 gives them back, and its reference.
-fn open(name: &str, weights: &str) -> (PathBuf, Value, Tensors, Values) {
+fn open(name: &str, weights: &str, kept: Kept) -> (PathBuf, Value, Tensors, Values) {
     let case = fixture("overflow").join(name);
-    let loaded = Tensors::new(&Device::flex());
+    let loaded = Tensors::kept_as(&Device::flex(), kept);
     for (name, (shape, values)) in tensors(&case.join(weights)) {
         let bytes = StoredDtype::F16.encode(&values, values.len());
         let stored = StoredDtype::F16.decode(&bytes, 1, values.len());
@@ -41,25 +42,31 @@ fn survives(case: &Path, name: &str, ours: &[f32], reference: &Values) {
 
 #[test]
 fn t5s_perceptron_survives_f16_weights() {
-    let (case, config, weights, reference) = open("t5", "model.safetensors");
-    let config = T5Config::read(&Config::new("config.json", &config).unwrap()).unwrap();
-    let embedding = T5::load(&weights.params(""), config).unwrap().forward(&prompts(&reference)).unwrap();
-    survives(&case, "last_hidden_state", &numbers(embedding.hidden), &reference);
+    for kept in [Kept::F32, Kept::F16] {
+        let (case, config, weights, reference) = open("t5", "model.safetensors", kept);
+        let config = T5Config::read(&Config::new("config.json", &config).unwrap()).unwrap();
+        let embedding = T5::load(&weights.params(""), config).unwrap().forward(&prompts(&reference)).unwrap();
+        survives(&case, "last_hidden_state", &numbers(embedding.hidden), &reference);
+    }
 }
 
 #[test]
 fn attention_survives_f16_weights() {
-    let (case, config, weights, reference) = open("clip", "model.safetensors");
-    let config = ClipTextConfig::read(&Config::new("config.json", &config).unwrap(), false).unwrap();
-    let output = ClipText::load(&weights.params(""), config).unwrap().forward(&prompts(&reference)).unwrap();
-    survives(&case, "last_hidden_state", &numbers(output.last_hidden_state), &reference);
+    for kept in [Kept::F32, Kept::F16] {
+        let (case, config, weights, reference) = open("clip", "model.safetensors", kept);
+        let config = ClipTextConfig::read(&Config::new("config.json", &config).unwrap(), false).unwrap();
+        let output = ClipText::load(&weights.params(""), config).unwrap().forward(&prompts(&reference)).unwrap();
+        survives(&case, "last_hidden_state", &numbers(output.last_hidden_state), &reference);
+    }
 }
 
 #[test]
 fn the_autoencoder_survives_f16_weights() {
-    let (case, config, weights, reference) = open("kl", "diffusion_pytorch_model.safetensors");
-    let config = AutoencoderKlConfig::read(&Config::new("config.json", &config).unwrap()).unwrap();
-    let model = AutoencoderKl::load(&weights.params(""), &config).unwrap();
-    survives(&case, "latent", &numbers(model.encode(tensor(&reference, "image"), None)), &reference);
-    survives(&case, "decoded", &numbers(model.decode(tensor(&reference, "z"))), &reference);
+    for kept in [Kept::F32, Kept::F16] {
+        let (case, config, weights, reference) = open("kl", "diffusion_pytorch_model.safetensors", kept);
+        let config = AutoencoderKlConfig::read(&Config::new("config.json", &config).unwrap()).unwrap();
+        let model = AutoencoderKl::load(&weights.params(""), &config).unwrap();
+        survives(&case, "latent", &numbers(model.encode(tensor(&reference, "image"), None)), &reference);
+        survives(&case, "decoded", &numbers(model.decode(tensor(&reference, "z"))), &reference);
+    }
 }

@@ -48,7 +48,7 @@ pub fn picture(path: &Path) -> Image {
     Image { width: picture.width() as usize, height: picture.height() as usize, rgba: picture.into_raw() }
 }
 
-pub fn run(model: &Pipeline, request: &Request) -> Dump {
+pub fn run(model: &mut Pipeline, request: &Request) -> Dump {
     let mut values = Values::new();
     let mut put = |name: String, numbers: Vec<f32>| values.insert(name, (vec![numbers.len()], numbers));
     let generated = pollster::block_on(model.generate(request, async |event| {
@@ -87,10 +87,10 @@ const RUN_TOLERANCE: f64 = 5e-4;
 fn end_to_end(prefix: &str, least: usize) {
     for case in cases("pipeline", prefix, least) {
         let (files, weights) = load_model(&case);
-        let model = Pipeline::load(&files, &weights).unwrap();
+        let mut model = Pipeline::load(&files, &weights).unwrap();
         let reference = tensors(&case.join("reference.safetensors"));
-        let dump = run(&model, &request(&case, &reference));
-        let given = ["attention_mask", "step_noise", "encode_noise", "model_input"];
+        let dump = run(&mut model, &request(&case, &reference));
+        let given = ["attention_mask", "step_noise", "encode_noise", "model_input", "preview"];
         for name in reference.keys().filter(|name| !given.iter().any(|given| name.starts_with(given))) {
             let (_, ours) =
                 dump.values.get(name).unwrap_or_else(|| panic!("{}: we do not give `{name}`", case.display()));
@@ -111,7 +111,7 @@ fn inkbloom_end_to_end_every_intermediate_is_the_references() {
 
 #[test]
 fn stable_diffusion_end_to_end_every_intermediate_is_the_references() {
-    end_to_end("sd15_", 6);
+    end_to_end("sd15_", 7);
     end_to_end("sd21_", 1);
     end_to_end("sd_turbo", 1);
     end_to_end("lcm_", 1);
@@ -119,21 +119,21 @@ fn stable_diffusion_end_to_end_every_intermediate_is_the_references() {
 
 #[test]
 fn stable_diffusion_xl_end_to_end_every_intermediate_is_the_references() {
-    end_to_end("sdxl_", 2);
+    end_to_end("sdxl_", 5);
 }
 
 #[test]
 fn pixart_end_to_end_every_intermediate_is_the_references() {
-    end_to_end("pixart_", 1);
+    end_to_end("pixart_", 2);
 }
 
 #[test]
 fn the_same_seed_draws_the_same_bytes_and_another_seed_does_not() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
-    let model = Pipeline::load(&files, &weights).unwrap();
-    let draw = |seed, count| {
+    let mut model = Pipeline::load(&files, &weights).unwrap();
+    let mut draw = |seed, count| {
         run(
-            &model,
+            &mut model,
             &Request { prompt: "a red apple".into(), seed, count: Some(count), steps: Some(2), ..Default::default() },
         )
         .generated
@@ -148,7 +148,7 @@ fn the_same_seed_draws_the_same_bytes_and_another_seed_does_not() {
 #[test]
 fn an_error_from_the_observer_ends_the_drawing() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
-    let model = Pipeline::load(&files, &weights).unwrap();
+    let mut model = Pipeline::load(&files, &weights).unwrap();
     let mut steps = 0;
     let request = Request { prompt: "a red apple".into(), steps: Some(9), ..Default::default() };
     let result = pollster::block_on(model.generate(&request, async |event| {
@@ -167,7 +167,7 @@ fn an_error_from_the_observer_ends_the_drawing() {
 #[test]
 fn a_preview_is_half_the_size() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
-    let model = Pipeline::load(&files, &weights).unwrap();
+    let mut model = Pipeline::load(&files, &weights).unwrap();
     let request = Request { prompt: "a red apple".into(), steps: Some(2), ..Default::default() };
     let mut previews = Vec::new();
     pollster::block_on(model.generate(&request, async |event| {
@@ -180,10 +180,46 @@ fn a_preview_is_half_the_size() {
     assert_eq!(previews.iter().map(|p| (p.width, p.height)).collect::<Vec<_>>(), [(16, 16); 2]);
 }
 
+/// Whatever each step predicts, by a decoder that is not the model's own.
+#[test]
+fn a_preview_decoder_draws_the_references_previews() {
+    let case = fixture("pipeline/sd15_preview");
+    let (files, weights) = load_model(&case);
+    let mut model = Pipeline::load(&files, &weights).unwrap();
+    let reference = tensors(&case.join("reference.safetensors"));
+    let mut compared = 0;
+    pollster::block_on(model.generate(&request(&case, &reference), async |event| {
+        if let Event::Step { step, preview, .. } = event {
+            let Image { width, height, rgba } = preview.image().await?;
+            let (shape, values) = &reference[&format!("preview.{step}")];
+            assert_eq!([1, 3, height, width], shape.as_slice());
+            let positions = width * height;
+            for (i, byte) in rgba
+                .chunks_exact(4)
+                .enumerate()
+                .flat_map(|(i, pixel)| (0..3).map(move |c| (c * positions + i, pixel[c])))
+            {
+                let expected = ((values[i] + 1.0) * 127.5).clamp(0.0, 255.0);
+                // Half a level is rounding, and a little more what floats differ by.
+                assert!((f32::from(byte) - expected).abs() < 0.51, "step {step}: {byte} for {expected}");
+                compared += 1;
+            }
+        }
+        Ok(())
+    }))
+    .unwrap();
+    assert_eq!(compared, 3 * 3 * 40 * 32);
+
+    let (mut files, _) = load_model(&case);
+    files.configs.get_mut("preview_vae").unwrap()["latent_channels"] = 8.into();
+    let error = inkbloom::pipeline::required_params(&files, &Device::flex()).unwrap_err();
+    assert!(error.message.contains("preview_vae/config.json: `latent_channels` is 8"), "{error}");
+}
+
 #[test]
 fn bad_requests_are_refused_in_words() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
-    let model = Pipeline::load(&files, &weights).unwrap();
+    let mut model = Pipeline::load(&files, &weights).unwrap();
     let good = || Request { prompt: "a red apple".into(), ..Default::default() };
     let refused: [(Request, &str); 13] = [
         (Request { prompt: "  \n".into(), ..good() }, "empty"),
@@ -207,7 +243,7 @@ fn bad_requests_are_refused_in_words() {
     }
     let plan = model.plan(&Request { width: Some(64), ..good() }).unwrap();
     assert!(plan.warnings[0].contains("trained for 32 x 32"), "{:?}", plan.warnings);
-    let long = run(&model, &Request { prompt: "apple ".repeat(100), steps: Some(1), ..good() });
+    let long = run(&mut model, &Request { prompt: "apple ".repeat(100), steps: Some(1), ..good() });
     assert!(
         long.generated.warnings.iter().any(|warning| warning.contains("102 tokens")),
         "{:?}",
@@ -360,7 +396,7 @@ fn bad_pictures_masks_strengths_and_schedulers_are_refused_in_words() {
 #[test]
 fn another_scheduler_draws_too() {
     let (files, weights) = load_model(&fixture("pipeline/sd15_text"));
-    let model = Pipeline::load(&files, &weights).unwrap();
+    let mut model = Pipeline::load(&files, &weights).unwrap();
     let mut seen = Vec::new();
     for scheduler in ["ddpm", "ddim", "dpm++", "euler", "euler-a", "pndm", "lcm", "tcd", "EulerDiscreteScheduler"] {
         for init in [None, Some(flat(32, 32, [200, 40, 90, 255]))] {
@@ -373,8 +409,12 @@ fn another_scheduler_draws_too() {
                 init,
                 ..Default::default()
             };
-            let images = run(&model, &request).generated.images;
-            assert_eq!(images, run(&model, &request).generated.images, "{scheduler}: the same seed, another picture");
+            let images = run(&mut model, &request).generated.images;
+            assert_eq!(
+                images,
+                run(&mut model, &request).generated.images,
+                "{scheduler}: the same seed, another picture"
+            );
             seen.push(images);
         }
     }
@@ -386,7 +426,7 @@ fn another_scheduler_draws_too() {
 fn a_tokenizer_of_another_model_is_refused_in_words() {
     let (mut files, weights) = load_model(&fixture("pipeline/sd15_text"));
     files.tokenizers.get_mut("tokenizer").unwrap()["model"]["vocab"]["a</w>"] = 60_000.into();
-    let model = Pipeline::load(&files, &weights).unwrap();
+    let mut model = Pipeline::load(&files, &weights).unwrap();
     let request = Request { prompt: "a cat".into(), steps: Some(1), ..Default::default() };
     let error = pollster::block_on(model.generate(&request, async |_| Ok(()))).unwrap_err();
     assert!(error.message.contains("not its tokenizer"), "{error}");
@@ -418,8 +458,8 @@ fn weights_that_overflow_f16_still_draw() {
     let latent = latents.next_back().unwrap().1.1.iter().fold(0f32, |max, v| max.max(v.abs()));
     assert!(latent / 0.13025 * 30_000.0 > LARGEST_F16, "{latent}");
 
-    let model = Pipeline::load(&files, &weights).unwrap();
-    let dump = run(&model, &request(&case, &reference));
+    let mut model = Pipeline::load(&files, &weights).unwrap();
+    let dump = run(&mut model, &request(&case, &reference));
     assert!(dump.values.values().all(|(_, values)| values.iter().all(|v| v.is_finite())));
     let image = &dump.generated.images[0];
     let colour = image.rgba[..4].to_vec();
@@ -430,7 +470,7 @@ fn weights_that_overflow_f16_still_draw() {
 #[test]
 fn tiles_decode_to_the_whole_picture_away_from_seams() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_straight"));
-    let model = Pipeline::load(&files, &weights).unwrap();
+    let mut model = Pipeline::load(&files, &weights).unwrap();
     let request = |tile| Request {
         prompt: "a red apple".into(),
         steps: Some(1),
@@ -439,7 +479,7 @@ fn tiles_decode_to_the_whole_picture_away_from_seams() {
         tile,
         ..Default::default()
     };
-    let image = |tile| run(&model, &request(tile)).values.remove("image").unwrap().1;
+    let mut image = |tile| run(&mut model, &request(tile)).values.remove("image").unwrap().1;
     let (whole, tiled) = (image(None), image(Some(64)));
     assert_eq!(whole.len(), tiled.len());
     assert_eq!(whole, image(Some(128)));
@@ -472,6 +512,6 @@ fn published_configs_are_read_as_diffusers_reads_them() {
     );
     let request =
         Request { prompt: "a cat".into(), steps: Some(3), width: Some(32), height: Some(32), ..Default::default() };
-    let draw = |files, weights| run(&Pipeline::load(files, weights).unwrap(), &request).generated.images;
+    let draw = |files, weights| run(&mut Pipeline::load(files, weights).unwrap(), &request).generated.images;
     assert_eq!(draw(&files, &weights), draw(&older, &again));
 }

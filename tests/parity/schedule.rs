@@ -27,6 +27,10 @@ impl Denoiser for Fake {
     fn predict(&self, x_t: Latent, timesteps: &[f32], _: &Condition) -> Result<Latent> {
         Ok(x_t * 0.3 + (self.per_timestep * timesteps[0] + self.constant))
     }
+
+    fn live_values(&self, _: usize, _: usize, _: usize) -> usize {
+        0
+    }
 }
 
 fn list(value: &Value) -> Vec<f32> {

@@ -55,7 +55,7 @@ fn bundle(case: &Path, dtype: StoredDtype, max_shard: usize) -> (Manifest, Vec<V
 }
 
 fn load(manifest: Manifest, bytes: &[Vec<u8>]) -> Pipeline {
-    let mut loader = Loader::new(manifest, &Device::flex());
+    let mut loader = Loader::new(manifest, Tensors::new(&Device::flex()));
     // Any order will do.
     for (i, bytes) in bytes.iter().enumerate().rev() {
         loader.push(i, bytes).unwrap();
@@ -78,12 +78,12 @@ fn a_bundle_draws_nearly_the_picture_of_its_source() {
         let (files, weights) = load_model(&case);
         let reference = tensors(&case.join("reference.safetensors"));
         let request = request(&case, &reference);
-        let source = run(&Pipeline::load(&files, &weights).unwrap(), &request);
+        let source = run(&mut Pipeline::load(&files, &weights).unwrap(), &request);
         for (dtype, least) in [(StoredDtype::F32, 90.0), (StoredDtype::F16, 50.0), (StoredDtype::Q8, 30.0)] {
             // Small shards, so that tensors span several.
             let (manifest, bytes) = bundle(&case, dtype, 3000);
             assert!(bytes.len() > 3 && manifest.tensors.iter().any(|tensor| tensor.parts.len() > 1));
-            let image = run(&load(manifest, &bytes), &request);
+            let image = run(&mut load(manifest, &bytes), &request);
             let psnr = psnr(&image.values["image"].1, &source.values["image"].1);
             println!("{}: {dtype:?} {psnr:.1} dB", case.display());
             assert!(psnr >= least, "{}: {dtype:?} gives {psnr:.1} dB, expected {least}", case.display());
@@ -95,14 +95,14 @@ fn a_bundle_draws_nearly_the_picture_of_its_source() {
 fn the_whole_model_through_q8_still_draws_the_same_for_the_same_seed() {
     let (manifest, bytes) = bundle(&fixture("pipeline/sticker_tiny"), StoredDtype::Q8, 1 << 20);
     let request = Request { prompt: "a red apple".into(), steps: Some(1), ..Default::default() };
-    let images = [(); 2].map(|()| run(&load(manifest.clone(), &bytes), &request).generated.images);
+    let images = [(); 2].map(|()| run(&mut load(manifest.clone(), &bytes), &request).generated.images);
     assert_eq!(images[0], images[1]);
 }
 
 #[test]
 fn a_flipped_byte_and_a_short_shard_are_refused_and_a_good_one_still_taken() {
     let (manifest, bytes) = bundle(&fixture("pipeline/sticker_tiny"), StoredDtype::F16, 1 << 20);
-    let mut loader = Loader::new(manifest, &Device::flex());
+    let mut loader = Loader::new(manifest, Tensors::new(&Device::flex()));
     let mut flipped = bytes[0].clone();
     flipped[17] ^= 1;
     for wrong in [&flipped, &bytes[0][1..].to_vec()] {
@@ -117,7 +117,7 @@ fn a_flipped_byte_and_a_short_shard_are_refused_and_a_good_one_still_taken() {
 #[test]
 fn finishing_early_names_the_missing_shard() {
     let (manifest, bytes) = bundle(&fixture("pipeline/sticker_tiny"), StoredDtype::F16, 20_000);
-    let mut loader = Loader::new(manifest, &Device::flex());
+    let mut loader = Loader::new(manifest, Tensors::new(&Device::flex()));
     for (i, bytes) in bytes.iter().enumerate().filter(|(i, _)| *i != 1) {
         loader.push(i, bytes).unwrap();
     }

@@ -90,9 +90,12 @@ pub fn text_to_image_cases() -> Vec<PathBuf> {
 
 /// A whole diffusers folder.
 pub fn load_model(folder: &Path) -> (ModelFiles, Tensors) {
+    load_model_into(folder, Tensors::new(&Device::flex()))
+}
+
+pub fn load_model_into(folder: &Path, tensors: Tensors) -> (ModelFiles, Tensors) {
     let mut files = ModelFiles { model_index: json(&folder.join("model_index.json")), ..Default::default() };
-    let tensors = Tensors::new(&Device::flex());
-    for component in ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", "scheduler"] {
+    for component in ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", "preview_vae", "scheduler"] {
         let config = folder.join(config_file(component));
         if config.exists() {
             files.configs.insert(component.to_owned(), json(&config));

@@ -7,8 +7,8 @@ use crate::{
     Error, Result,
     denoise::{Condition, Denoiser},
     layers::{
-        Activation, Attention, Conv2d, FeedForward, LayerNorm, Linear, TimestepEmbedding, mask_to_bias, sincos_2d,
-        timestep_embedding,
+        Activation, Attention, Conv2d, FeedForward, LIVE_WIDTHS, LayerNorm, Linear, TimestepEmbedding, live_scores,
+        mask_to_bias, sincos_2d, timestep_embedding,
     },
     values::{Latent, TextEmbedding},
     weights::{Config, Params},
@@ -285,6 +285,11 @@ impl Block {
 impl Denoiser for PixArt {
     fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent> {
         self.forward(x_t, timesteps, &condition.text, condition.picture)
+    }
+
+    fn live_values(&self, n: usize, h: usize, w: usize) -> usize {
+        let tokens = h * w / self.config.patch_size.pow(2);
+        n * tokens * self.config.dim() * LIVE_WIDTHS + live_scores(n, self.config.num_attention_heads, tokens)
     }
 }
 

@@ -10,7 +10,7 @@ pub use self::config::UNetConfig;
 use crate::{
     Error, Result,
     denoise::{Condition, Denoiser},
-    layers::{Conv2d, GroupNorm, TimestepEmbedding, mask_to_bias, timestep_embedding_with},
+    layers::{Conv2d, GroupNorm, LIVE_WIDTHS, TimestepEmbedding, live_scores, mask_to_bias, timestep_embedding_with},
     values::{Latent, TextEmbedding},
     weights::Params,
 };
@@ -169,5 +169,17 @@ impl Denoiser for UNet {
         // Original size, where it was cropped, and the size that is wanted.
         let time_ids = [height, width, 0.0, 0.0, height, width].repeat(n);
         self.forward(x_t, timesteps, &condition.text, Additions { timestep_cond, time_ids })
+    }
+
+    fn live_values(&self, n: usize, h: usize, w: usize) -> usize {
+        let levels = self.config.down_blocks.iter().enumerate().map(|(level, block)| {
+            let positions = (h * w) >> (2 * level);
+            let skips = n * positions * block.channels * (block.layers + 1);
+            let scores = block.attention.map_or(0, |attention| live_scores(n, attention.heads, positions));
+            (skips, n * positions * block.channels * LIVE_WIDTHS + scores)
+        });
+        // Every skip waits for the way up; one block works at a time.
+        let (skips, working) = levels.fold((0, 0), |(sum, most), (skips, working)| (sum + skips, working.max(most)));
+        skips + working
     }
 }

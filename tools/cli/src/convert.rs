@@ -8,12 +8,14 @@ use std::{
 use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
-    pipeline::required_params,
+    pipeline::{PREVIEW, required_params},
     weights::{
         ModelFiles, ParamShape, StoredDtype,
         bundle::{FORMAT, FinishedShard, MAX_SHARD, Manifest, ShardWriter, VERSION},
     },
 };
+
+use serde_json::json;
 
 use crate::{
     files::{self, Folder, Model},
@@ -31,6 +33,9 @@ pub struct Args {
     /// The folder of the text encoder and its tokenizer.json, where --from has none
     #[arg(long, value_name = "DIR")]
     text_encoder: Option<PathBuf>,
+    /// The folder of a small decoder of the same latents (TAESD), which then draws the previews
+    #[arg(long, value_name = "DIR", requires = "from")]
+    preview_decoder: Option<PathBuf>,
     /// The bundle to write
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
@@ -85,6 +90,11 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(text_encoder) = &args.text_encoder {
         folder.read_component(TEXT_ENCODER, text_encoder)?;
         folder.read_tokenizer("tokenizer", text_encoder)?;
+    }
+    if let Some(preview) = &args.preview_decoder {
+        folder.read_component(PREVIEW, preview)?;
+        let class = folder.files.configs[PREVIEW]["_class_name"].clone();
+        folder.files.model_index[PREVIEW] = json!(["diffusers", class]);
     }
     manifest.files = folder.files.clone();
     if let Some(name) = &args.name {
@@ -152,7 +162,7 @@ fn write_component(
     params: &[&ParamShape],
     manifest: &mut Manifest,
 ) -> Result<()> {
-    manifest.remove_component(component);
+    manifest.retain_components(|other| other != component);
     let first = manifest.shards.len();
     let mut writer = ShardWriter::new(component, (args.shard_mib << 20) as usize);
     let mut keep = |finished: FinishedShard| {

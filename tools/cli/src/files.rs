@@ -7,10 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
-    pipeline::required_params,
+    pipeline::{PREVIEW, required_params},
     prompt::clip_tokenizer,
     weights::{
         ModelFiles, Tensors,
@@ -55,7 +54,7 @@ impl StoredTensor {
 }
 
 /// The components that a pipeline can name, besides its tokenizers.
-const COMPONENTS: [&str; 6] = ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", "scheduler"];
+const COMPONENTS: [&str; 7] = ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", PREVIEW, "scheduler"];
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 
 /// Names that diffusers and transformers give their weights, single or sharded by an index; full precision goes before
@@ -199,15 +198,14 @@ impl Model {
         }
     }
 
-    /// Reads the weights onto `device`; `progress` is told parts done and parts in all.
+    /// Reads the weights into `tensors`; `progress` is told parts done and parts in all.
     ///
     /// # Errors
     /// `BadModel` or `CorruptWeights` naming the file.
-    pub fn load(self, device: &Device, mut progress: impl FnMut(usize, usize)) -> Result<(ModelFiles, Tensors)> {
+    pub fn load(self, tensors: Tensors, mut progress: impl FnMut(usize, usize)) -> Result<(ModelFiles, Tensors)> {
         match self {
             Self::Folder(folder) => {
-                let tensors = Tensors::new(device);
-                let needed = required_params(&folder.files, device)?;
+                let needed = required_params(&folder.files, tensors.device())?;
                 for (i, param) in needed.iter().enumerate() {
                     // What is missing is named when the model takes its tensors.
                     if let Some(stored) = folder.tensors.get(&param.name) {
@@ -218,9 +216,9 @@ impl Model {
                 Ok((folder.files, tensors))
             }
             Self::Bundle { folder, manifest } => {
-                manifest.check_params(&required_params(&manifest.files, device)?)?;
+                manifest.check_params(&required_params(&manifest.files, tensors.device())?)?;
                 let paths: Vec<PathBuf> = manifest.shards.iter().map(|shard| folder.join(&shard.file)).collect();
-                let mut loader = Loader::new(manifest, device);
+                let mut loader = Loader::new(manifest, tensors);
                 for (i, path) in paths.iter().enumerate() {
                     loader.push(i, &fs::read(path).map_err(|error| unreadable(path, &error))?)?;
                     progress(i + 1, paths.len());

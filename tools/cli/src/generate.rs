@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use clap::ValueEnum;
 use inkbloom::{
     Code, Error, Result,
-    pipeline::{Churn, Event, Pipeline, Request, read},
+    pipeline::{Churn, Event, MemoryBudget, MemoryNeeds, MemoryPlan, Pipeline, Request, read},
+    weights::Tensors,
 };
 
 use crate::{
@@ -45,7 +46,7 @@ pub struct Args {
     /// [default: the model's]
     #[arg(long, value_name = "NAME")]
     scheduler: Option<String>,
-    /// Fresh noise in each step of ddim or tcd, 0 to 1 [default: 0 for ddim, 0.3 for tcd]
+    /// Fresh noise in each step of ddim or tcd, 0 to 1 [default: 0]
     #[arg(long, value_name = "F")]
     eta: Option<f64>,
     /// Noise that each step of euler or flow-heun adds before it goes down, as diffusers' s_churn
@@ -60,9 +61,12 @@ pub struct Args {
     /// Draw anew only where this picture, of the size of --init, is white
     #[arg(long, value_name = "FILE.png", requires = "init")]
     mask: Option<PathBuf>,
-    /// Decode in tiles of N pixels a side with blended seams, for pictures too large for the memory
+    /// Decode in tiles of N pixels a side with blended seams [default: in one piece, if --memory allows]
     #[arg(long, value_name = "N")]
     tile: Option<usize>,
+    /// Make do with N MiB: weights kept as f16, text encoders freed once the prompt is read, decoding in tiles
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    memory: Option<u64>,
     /// Start from the tensor `noise` of this file
     #[arg(long, value_name = "FILE.safetensors")]
     noise: Option<PathBuf>,
@@ -119,9 +123,19 @@ pub fn run(args: &Args) -> Result<()> {
         noise: args.noise.as_deref().map(|path| dump::read_f32(path, "noise")).transpose()?,
         ..Default::default()
     };
+    let model = files::open(&args.model)?;
+    let device = Device::flex();
+    let memory = match args.memory {
+        None => MemoryPlan::default(),
+        Some(mib) => {
+            let bytes = (mib << 20) as usize;
+            let budget = MemoryBudget { bytes, keeps_f16: device.supports_dtype(DType::F16), ..Default::default() };
+            MemoryPlan::new(&MemoryNeeds::of(model.files())?, budget)
+        }
+    };
     let loading = Progress::new("loading");
-    let (files, tensors) = files::open(&args.model)?.load(&Device::flex(), |done, all| loading.set(done, all))?;
-    let model = Pipeline::load(&files, &tensors)?;
+    let (files, tensors) = model.load(Tensors::kept_as(&device, memory.kept), |done, all| loading.set(done, all))?;
+    let mut model = Pipeline::load(&files, &tensors)?.with_memory(memory);
 
     let drawing = Progress::new("drawing");
     let mut dump = args.dump.as_ref().map(|_| Dump::default());

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use burn::tensor::Device;
-use inkbloom::{Result, pipeline::required_params};
+use inkbloom::{
+    Result,
+    pipeline::{MemoryNeeds, required_params},
+};
 
 use crate::files::{self, Model};
 
@@ -75,8 +78,13 @@ pub fn run(args: &Args) -> Result<()> {
             return Ok(());
         }
     };
-    let on_device: usize = needed.iter().map(|param| param.shape.iter().product::<usize>() * 4).sum();
-    println!("  on the device  {} of weights, in f32", mib(on_device));
+    let needs = MemoryNeeds::of(files)?;
+    println!(
+        "  on the device  {} of weights in f32, {} of them text encoders; about {} more to draw",
+        mib(needs.text + needs.other),
+        mib(needs.text),
+        mib(needs.denoising.max(needs.decoding))
+    );
     let stored = |name: &str| match &model {
         Model::Folder(folder) => folder.tensors.contains_key(name),
         Model::Bundle { manifest, .. } => manifest.tensors.iter().any(|tensor| tensor.name == name),

@@ -145,6 +145,36 @@ fn a_converted_bundle_draws_and_its_text_encoder_can_come_later() {
 }
 
 #[test]
+fn little_memory_and_a_preview_decoder_change_where_things_are() {
+    let scratch = Scratch::new("memory");
+    let from = fixture("sd15_preview");
+    let (bundle, out) = (scratch.path("bundle"), scratch.path("a.png"));
+    // The decoder's folder alone, for a model that has none.
+    let model = scratch.model("sd15_text");
+    let decoder = scratch.path("taesd");
+    copy(&from.join("preview_vae"), Path::new(&decoder));
+    let convert = ["convert", "--from", text(&model), "--preview-decoder", &decoder, "--to", &bundle, "--dtype", "f32"];
+    assert!(run(&convert).status.success());
+    let inspect = String::from_utf8(run(&["inspect", &bundle]).stdout).unwrap();
+    for words in ["preview_vae    AutoencoderTiny", "of weights in f32", "more to draw", "complete"] {
+        assert!(inspect.contains(words), "{inspect}");
+    }
+    let draw = |memory: &[&str]| {
+        let base =
+            ["generate", "--model", &bundle, "--prompt", "a cat", "--steps", "2", "--size", "32x32", "--out", &out];
+        let output = run(&[&base[..], memory].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (fs::read(&out).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (picture, told) = draw(&[]);
+    assert!(!told.contains("memory"), "{told}");
+    assert_eq!(draw(&["--memory", "1000"]).0, picture);
+    // The smallest that can be said holds this model.
+    assert!(!draw(&["--memory", "1"]).1.contains("more memory"));
+    refused(&["generate", "--model", &bundle, "--prompt", "x", "--memory", "0", "--out", &out], 2, &["--memory"]);
+}
+
+#[test]
 fn bad_requests_are_one_line_that_says_what_would_be_right() {
     let scratch = Scratch::new("requests");
     let out = scratch.path("x.png");

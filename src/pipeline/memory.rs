@@ -1,0 +1,184 @@
+//! What a model needs of its device's memory, and how it makes do with less.
+
+use burn::tensor::Device;
+
+use super::model::Pipeline;
+use crate::{
+    Result,
+    weights::{Kept, ModelFiles, list_params},
+};
+
+/// The smallest side of a tile of decoding, in latent positions.
+pub const MIN_TILE: usize = 16;
+/// Feature maps that a decoder holds at once: what a block skips with, what enters a layer, what leaves it.
+const LIVE_MAPS: usize = 3;
+
+/// What a model needs, in bytes, everything in f32. Weights are exact, the rest is an estimate from the configs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryNeeds {
+    /// The weights of the text encoders.
+    pub text: usize,
+    /// All other weights.
+    pub other: usize,
+    /// On top of the weights, to predict once for a picture of the model's own size.
+    pub denoising: usize,
+    /// The same, to decode that picture in one piece.
+    pub decoding: usize,
+    /// The same, to decode it in the smallest tiles.
+    pub decoding_tile: usize,
+}
+
+/// What a device has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryBudget {
+    pub bytes: usize,
+    /// The largest tensor that it takes.
+    pub largest_tensor: usize,
+    /// Whether it can keep f16 values.
+    pub keeps_f16: bool,
+}
+
+impl Default for MemoryBudget {
+    /// All that could be asked for.
+    fn default() -> Self {
+        Self { bytes: usize::MAX, largest_tensor: usize::MAX, keeps_f16: false }
+    }
+}
+
+/// How a model lives on its device. By default as if memory had no end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryPlan {
+    pub kept: Kept,
+    /// The text encoders leave the device once the prompt is read, and must be
+    /// [restored](Pipeline::restore_text) before the next.
+    pub release_text: bool,
+    /// How many bytes are wanting all the same.
+    pub short_by: usize,
+    budget: MemoryBudget,
+    resident: usize,
+}
+
+impl MemoryNeeds {
+    /// Reads the configs alone.
+    ///
+    /// # Errors
+    /// `BadModel` for a class or an option that this version does not know.
+    pub fn of(files: &ModelFiles) -> Result<Self> {
+        let (params, model) = list_params(&Device::flex(), |tensors| Pipeline::load(files, tensors))?;
+        let bytes = |of_text: bool| {
+            let params = params.iter().filter(|param| param.name.starts_with("text_encoder") == of_text);
+            params.map(|param| param.shape.iter().product::<usize>() * size_of::<f32>()).sum::<usize>()
+        };
+        let [width, height] = model.info().sizes[0];
+        let [_, h, w] = model.latent_shape(width, height);
+        let prompts = if model.guides(model.info().default_guidance) { 2 } else { 1 };
+        let map = model.autoencoder.shape().map_per_position;
+        Ok(Self {
+            text: bytes(true),
+            other: bytes(false),
+            denoising: model.denoiser.live_values(prompts, h, w) * size_of::<f32>(),
+            decoding: decoding(map, h, w),
+            decoding_tile: decoding(map, h.min(MIN_TILE), w.min(MIN_TILE)),
+        })
+    }
+
+    /// The most that is in use at any time under `plan`.
+    fn peak(&self, kept: Kept, release_text: bool) -> usize {
+        let drawing = self.denoising.max(self.decoding_tile);
+        let text = if release_text { 0 } else { in_memory(self.text, kept) };
+        let loaded = in_memory(self.text, kept) + in_memory(self.other, kept);
+        loaded.max(text + in_memory(self.other, kept) + drawing)
+    }
+}
+
+impl MemoryPlan {
+    /// The first that fits of: all as it is, weights kept as f16, and text encoders released; else the smallest.
+    pub fn new(needs: &MemoryNeeds, budget: MemoryBudget) -> Self {
+        let smallest = if budget.keeps_f16 { Kept::F16 } else { Kept::F32 };
+        let choices = [(Kept::F32, false), (smallest, false), (smallest, true)];
+        let fits = choices.iter().find(|(kept, release)| needs.peak(*kept, *release) <= budget.bytes);
+        let (kept, release_text) = *fits.unwrap_or(&(smallest, true));
+        let text = if release_text { 0 } else { in_memory(needs.text, kept) };
+        Self {
+            kept,
+            release_text,
+            short_by: needs.peak(kept, release_text).saturating_sub(budget.bytes),
+            budget,
+            resident: text + in_memory(needs.other, kept),
+        }
+    }
+
+    /// The tile in which a latent of `h` x `w` positions is decoded; `None` where it fits in one piece. `map` is what
+    /// [`AutoencoderShape::map_per_position`](crate::autoencoder::AutoencoderShape) says.
+    pub(super) fn tile(&self, map: usize, h: usize, w: usize) -> Option<usize> {
+        let room = self.budget.bytes.saturating_sub(self.resident);
+        let fits = |h: usize, w: usize| {
+            decoding(map, h, w) <= room && decoding(map, h, w) / LIVE_MAPS <= self.budget.largest_tensor
+        };
+        if fits(h, w) {
+            return None;
+        }
+        let largest = (MIN_TILE..h.max(w)).rev().find(|tile| fits(*tile, *tile));
+        largest.or(Some(MIN_TILE)).filter(|tile| *tile < h.max(w))
+    }
+}
+
+fn in_memory(f32_bytes: usize, kept: Kept) -> usize {
+    if kept == Kept::F16 { f32_bytes / 2 } else { f32_bytes }
+}
+
+/// Bytes that decoding `h` x `w` latent positions takes, where the largest feature map has `map` values for each.
+fn decoding(map: usize, h: usize, w: usize) -> usize {
+    LIVE_MAPS * size_of::<f32>() * map * h * w
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+    const NEEDS: MemoryNeeds = MemoryNeeds {
+        text: 400 * MIB,
+        other: 1000 * MIB,
+        denoising: 100 * MIB,
+        decoding: 800 * MIB,
+        decoding_tile: 50 * MIB,
+    };
+
+    fn budget(mib: usize, keeps_f16: bool) -> MemoryBudget {
+        MemoryBudget { bytes: mib * MIB, largest_tensor: usize::MAX, keeps_f16 }
+    }
+
+    #[test]
+    fn the_first_plan_that_fits_is_taken() {
+        let plan = |mib, keeps_f16| {
+            let plan = MemoryPlan::new(&NEEDS, budget(mib, keeps_f16));
+            (plan.kept, plan.release_text, plan.short_by / MIB)
+        };
+        assert_eq!(plan(1500, true), (Kept::F32, false, 0));
+        assert_eq!(plan(1499, true), (Kept::F16, false, 0));
+        assert_eq!(plan(800, true), (Kept::F16, false, 0));
+        // Released, the encoder must still fit beside the rest while it reads.
+        assert_eq!(plan(799, true), (Kept::F16, true, 0));
+        assert_eq!(plan(699, true), (Kept::F16, true, 1));
+        assert_eq!(plan(1499, false), (Kept::F32, true, 0));
+        assert_eq!(plan(1399, false), (Kept::F32, true, 1));
+        assert_eq!(MemoryPlan::new(&NEEDS, MemoryBudget::default()).tile(1 << 15, 512, 512), None);
+    }
+
+    #[test]
+    fn a_tile_is_as_large_as_fits() {
+        let map = 64 * 64;
+        let tile = |mib, h, w| MemoryPlan::new(&NEEDS, budget(mib, false)).tile(map, h, w);
+        // 3 x 4 x 4096 bytes a position: 100 MiB hold 46 x 46 of them.
+        assert_eq!(tile(1500, 46, 46), None);
+        assert_eq!(tile(1500, 64, 64), Some(46));
+        assert_eq!(tile(1500, 16, 96), None);
+        // Released text makes room; too little of it leaves the smallest tiles.
+        assert_eq!(tile(1400, 64, 64), None);
+        assert_eq!(tile(1010, 64, 64), Some(MIN_TILE));
+        assert_eq!(tile(1010, 16, 16), None);
+        let bound = MemoryBudget { largest_tensor: 16 * MIB, ..Default::default() };
+        assert_eq!(MemoryPlan::new(&NEEDS, bound).tile(map, 64, 64), Some(32));
+    }
+}
