@@ -97,7 +97,10 @@ function load() {
       showModel(ink);
       if (!drawing) {
         progress.hide();
-        say('Ready. What shall I draw?');
+        if (ink.info.repaintsOnly) start.root.open = true;
+        say(ink.info.repaintsOnly
+          ? 'Ready. This model repaints: choose a picture below, and brush over what shall change.'
+          : 'Ready. What shall I draw?');
       }
     },
     () => {

@@ -28,6 +28,12 @@ export interface EngineInfo {
   alpha: 'none' | 'straight' | 'premultiplied';
   license: string;
   attribution: string;
+  /** Whether it takes a picture and a mask, and nothing less. */
+  repaints_only: boolean;
+  /** How the device keeps matrices and kernels; all arithmetic is f32. */
+  weights: 'f32' | 'f16';
+  /** Whether the text encoders leave the device after each prompt. */
+  releases_text: boolean;
 }
 
 export interface EngineRequest {
@@ -77,8 +83,8 @@ export interface EngineDrawing {
 }
 
 export class Loader {
-  /** Checks the manifest before anything is downloaded, and picks the device. */
-  static open(manifest: string, device: DeviceChoice): Promise<Loader>;
+  /** Checks the manifest before anything is downloaded, and picks the device and how the model lives in `memoryMiB` of it. */
+  static open(manifest: string, device: DeviceChoice, memoryMiB?: number): Promise<Loader>;
   device(): DeviceInfo;
   shards(): Shard[];
   /** Checks size and SHA-256, then moves the shard's tensors to the device. Any order. */
@@ -93,6 +99,10 @@ export class Model {
   device(): DeviceInfo;
   /** Compiles the device's shaders. */
   warm_up(): Promise<void>;
+  /** The loader of text encoders that were released and must be back before the next picture. */
+  text_loader(): Loader | undefined;
+  /** Takes that loader, once all its shards are pushed. */
+  restore_text(loader: Loader): void;
   /** `onStep` answers false to cancel; then this rejects with the code `aborted`. */
   generate(request: EngineRequest, onStep: (step: EngineStep) => Promise<boolean>): Promise<EngineDrawing>;
   free(): void;

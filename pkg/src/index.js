@@ -22,6 +22,9 @@ export { InkbloomError, describeProgress };
  * @typedef {object} LoadOptions
  * @property {string | URL} model the bundle's folder, absolute or relative to the page
  * @property {DeviceChoice} [device] `auto` (the default) takes WebGPU where there is one, else the CPU, and says why
+ * @property {number} [memoryMiB] how much memory the model may take; by default a guess (half of what the browser says the
+ *   machine has, or 2048; on the CPU 3072). A model that needs more keeps its weights as f16 where the device can, gives
+ *   its text encoder away after each prompt, and decodes in tiles
  * @property {(event: Progress) => void} [onProgress]
  * @property {AbortSignal} [signal] stops the load; shards that arrived whole stay stored
  * @property {string | URL} [workerUrl] where `worker.js` is served, when it is not beside this module
@@ -41,6 +44,9 @@ export { InkbloomError, describeProgress };
  * @property {'none' | 'straight' | 'premultiplied'} alpha how the model sees transparency; pictures always have straight alpha
  * @property {string} license
  * @property {string} attribution
+ * @property {boolean} repaintsOnly whether it needs `init` and `mask`, as inpainting models do
+ * @property {'f32' | 'f16'} weights how the device keeps matrices and kernels; all arithmetic is f32
+ * @property {boolean} releasesText whether the text encoder is loaded for each prompt and given away after it, to save memory
  */
 
 /**
@@ -64,15 +70,19 @@ function toImageData({ data, width, height }) {
 }
 
 /** @param {LoadOptions} options */
-function toSessionOptions({ model, device = 'auto', workerUrl, wasmUrl }) {
+function toSessionOptions({ model, device = 'auto', memoryMiB, workerUrl, wasmUrl }) {
   if (!['auto', 'gpu', 'cpu'].includes(device)) {
     throw new InkbloomError('bad-input', `\`device\` must be 'auto', 'gpu' or 'cpu', not '${device}'.`);
+  }
+  if (memoryMiB !== undefined && !(typeof memoryMiB === 'number' && memoryMiB > 0)) {
+    throw new InkbloomError('bad-input', `\`memoryMiB\` must be a number above 0, not ${String(memoryMiB)}.`);
   }
   /** @param {string | URL | undefined} url */
   const absolute = (url) => (url === undefined ? undefined : new URL(url, document.baseURI).href);
   return {
     address: resolveModel(model, document.baseURI),
     device,
+    memoryMiB,
     workerUrl: absolute(workerUrl),
     wasmUrl: absolute(wasmUrl),
   };
@@ -116,8 +126,15 @@ export class Inkbloom {
 
   /** @returns {ModelInfo} */
   get info() {
-    const { default_steps, default_guidance, max_text_tokens, ...rest } = this.#session.loaded.info;
-    return { ...rest, defaultSteps: default_steps, defaultGuidance: default_guidance, maxTextTokens: max_text_tokens };
+    const { default_steps, default_guidance, max_text_tokens, releases_text, repaints_only, ...rest } = this.#session.loaded.info;
+    return {
+      ...rest,
+      defaultSteps: default_steps,
+      defaultGuidance: default_guidance,
+      maxTextTokens: max_text_tokens,
+      releasesText: releases_text,
+      repaintsOnly: repaints_only,
+    };
   }
 
   /** @returns {DeviceInfo} */

@@ -27,7 +27,8 @@ import { Store } from './store.js';
  * @typedef {object} LoadContext
  * @property {import('./model-url.js').ModelAddress} address
  * @property {import('./contract.js').DeviceChoice} device
- * @property {(manifest: string, device: import('./contract.js').DeviceChoice) => Promise<import('./contract.js').Loader>} open
+ * @property {number} [memoryMiB] how much of the device's memory may be taken; a guess by default
+ * @property {(manifest: string, device: import('./contract.js').DeviceChoice, memoryMiB?: number) => Promise<import('./contract.js').Loader>} open
  * @property {(event: Progress) => void} report
  * @property {import('./download.js').Patience} [patience]
  *
@@ -160,13 +161,13 @@ class Meter {
  * @returns {Promise<{ model: import('./contract.js').Model, storageNote: string | undefined }>}
  */
 export async function loadBundle(context) {
-  const { address, device, open, report } = context;
+  const { address, device, memoryMiB, open, report } = context;
   report({ phase: 'start' });
   const shelf = new Shelf(address.id, report);
   await shelf.open();
   try {
     const manifest = await findManifest(context, shelf);
-    const loader = await named(open(manifest, device), address.manifestUrl);
+    const loader = await named(open(manifest, device, memoryMiB), address.manifestUrl);
     const shards = loader.shards();
     await pushShards(context, shelf, loader, shards);
     const model = await loader.finish();
@@ -175,6 +176,27 @@ export async function loadBundle(context) {
     await model.warm_up();
     report({ phase: 'ready' });
     return { model, storageNote: shelf.note };
+  } finally {
+    shelf.close();
+  }
+}
+
+/**
+ * Brings text encoders back that left the device after the last prompt; does nothing where they are there.
+ *
+ * @param {LoadContext} context the one that the model was loaded with
+ * @param {import('./contract.js').Model} model
+ */
+export async function restoreText(context, model) {
+  const loader = model.text_loader();
+  if (!loader) return;
+  // The model is loaded already: what this tells is no news.
+  const quiet = { ...context, report: () => {} };
+  const shelf = new Shelf(context.address.id, quiet.report);
+  await shelf.open();
+  try {
+    await pushShards(quiet, shelf, loader, loader.shards());
+    model.restore_text(loader);
   } finally {
     shelf.close();
   }

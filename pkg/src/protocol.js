@@ -2,7 +2,7 @@
  * What the page and the worker say to each other. One job at a time: the page sends `load` once, then any number
  * of `generate`, each after the one before was answered; `cancel` may come in between.
  *
- * @typedef {{ type: 'load', address: import('./model-url.js').ModelAddress, device: import('./contract.js').DeviceChoice, wasmUrl?: string }
+ * @typedef {{ type: 'load', address: import('./model-url.js').ModelAddress, device: import('./contract.js').DeviceChoice, memoryMiB?: number, wasmUrl?: string }
  *   | { type: 'generate', request: import('./contract.js').EngineRequest }
  *   | { type: 'cancel' }} ToWorker
  *

@@ -7,6 +7,7 @@ import { InkbloomError, abortedError, fromPlainError, isFatal } from './errors.j
  * @typedef {object} SessionOptions
  * @property {import('./model-url.js').ModelAddress} address
  * @property {import('./contract.js').DeviceChoice} device
+ * @property {number} [memoryMiB]
  * @property {string} [workerUrl]
  * @property {string} [wasmUrl]
  */
@@ -58,14 +59,14 @@ export class Session {
    * @param {AbortSignal} [signal]
    * @returns {Promise<Session>}
    */
-  static async start({ address, device, workerUrl, wasmUrl }, onProgress, signal) {
+  static async start({ address, device, memoryMiB, workerUrl, wasmUrl }, onProgress, signal) {
     if (signal?.aborted) throw abortedError();
     const session = new Session(workerUrl);
     // Whole shards are already stored, so stopping the worker at once loses little and frees everything.
     const abort = () => session.close(abortedError());
     signal?.addEventListener('abort', abort, { once: true });
     try {
-      const answer = await session.#ask({ type: 'load', address, device, wasmUrl }, (message) => {
+      const answer = await session.#ask({ type: 'load', address, device, memoryMiB, wasmUrl }, (message) => {
         if (message.type === 'progress') onProgress(message.event);
       });
       if (answer.type === 'loaded') session.#loaded = answer.loaded;

@@ -1,7 +1,7 @@
 import init, { Loader } from 'inkbloom-wasm';
 import { PATIENCE, fetchAndRead } from './download.js';
 import { toPlainError } from './errors.js';
-import { loadBundle } from './load.js';
+import { loadBundle, restoreText } from './load.js';
 
 /**
  * @typedef {import('./protocol.js').FromWorker} FromWorker
@@ -17,6 +17,8 @@ const WASM_PATIENCE = { ...PATIENCE, stallMs: 300_000 };
 let memory;
 /** @type {import('./contract.js').Model | undefined} */
 let model;
+/** Where the model came from. @type {import('./load.js').LoadContext | undefined} */
+let source;
 let cancelled = false;
 
 /**
@@ -38,19 +40,21 @@ async function startEngine(url) {
 }
 
 /** @param {Extract<ToWorker, { type: 'load' }>} message */
-async function load({ address, device, wasmUrl }) {
+async function load({ address, device, memoryMiB, wasmUrl }) {
   const started = startEngine(wasmUrl ?? new URL('./inkbloom_bg.wasm', import.meta.url).href);
   // Met below, when the manifest is there.
   started.catch(() => {});
-  const { model: loaded, storageNote } = await loadBundle({
+  source = {
     address,
     device,
-    open: async (manifest, choice) => {
+    memoryMiB,
+    open: async (...choices) => {
       await started;
-      return Loader.open(manifest, choice);
+      return Loader.open(...choices);
     },
     report: (event) => post({ type: 'progress', event }),
-  });
+  };
+  const { model: loaded, storageNote } = await loadBundle(source);
   model = loaded;
   post({ type: 'loaded', loaded: { info: model.info(), device: model.device(), storageNote } });
 }
@@ -58,7 +62,9 @@ async function load({ address, device, wasmUrl }) {
 /** @param {Extract<ToWorker, { type: 'generate' }>} message */
 async function generate({ request }) {
   cancelled = false;
-  const drawing = await /** @type {import('./contract.js').Model} */ (model).generate(request, async (event) => {
+  const loaded = /** @type {import('./contract.js').Model} */ (model);
+  await restoreText(/** @type {import('./load.js').LoadContext} */ (source), loaded);
+  const drawing = await loaded.generate(request, async (event) => {
     post({ type: 'step', event }, event.preview ? [event.preview.data.buffer] : []);
     // On the CPU a step never leaves this thread: only a new task lets a `cancel` in.
     await new Promise((resolve) => setTimeout(resolve));

@@ -119,6 +119,25 @@ for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
       assert.ok(error <= PARITY, `relative error ${error}`);
     });
 
+    it('makes do with too little memory: the text encoder goes and comes back, and a warning tells', async (context) => {
+      const drawing = { ...APPLE, steps: 2, seed: 7, raw: true };
+      // A page of its own: `draw` keeps one engine for each model.
+      const [first, second] = await order(page, { model: TINY, device, memoryMiB: 0.01, drawings: [drawing, { ...drawing, prompt: 'a dog' }] });
+      assert.equal(first.error, undefined);
+      assert.equal(second.error, undefined);
+      assert.equal(first.info?.releasesText, true);
+      assert.match(first.warnings?.join() ?? '', /more memory/);
+      assert.notDeepEqual(second.hashes, first.hashes);
+      // What comes back comes from the store.
+      const asked = site.asked.filter((path) => path.includes('text_encoder'));
+      assert.deepEqual(asked, [...new Set(asked)]);
+      const likeness = psnr(first.raw[0], readNative('sticker_tiny'));
+      context.diagnostic(`weights in ${first.info?.weights}, ${likeness.toFixed(1)} dB`);
+      assert.ok(likeness > 45, `${likeness} dB`);
+      const [refused] = await order(page, { model: TINY, device, memoryMiB: 0 });
+      assert.equal(refused.error?.code, 'bad-input');
+    });
+
     it('draws the same bytes for the same seed and others for another', async () => {
       const [first, again, other, several] = await draw({
         model: TINY,

@@ -20,12 +20,14 @@ import { mountsOfPage } from '../../../www/serve.mjs';
  * @property {string} [seed]
  * @property {string[]} [warnings]
  * @property {import('../../../pkg/src/index.js').DeviceInfo} [device]
+ * @property {import('../../../pkg/src/index.js').ModelInfo} [info]
  * @property {boolean} [stored]
  * @property {string} [storageNote]
  *
  * @typedef {object} Order
  * @property {string} model
  * @property {'auto' | 'gpu' | 'cpu'} [device]
+ * @property {number} [memoryMiB]
  * @property {string} [workerUrl]
  * @property {string} [wasmUrl]
  * @property {boolean} [keep] leaves the engine in the page for the next order of the same model and device: compiling
@@ -55,8 +57,8 @@ export async function startLab() {
  * @param {Order} order
  * @returns {Promise<Report[]>} one per drawing, or one when there is none
  */
-export function order(page, { model, device = 'cpu', workerUrl, wasmUrl, keep = false, drawings = [] }) {
-  return page.evaluate(async ({ model, device, workerUrl, wasmUrl, keep, drawings }) => {
+export function order(page, { model, device = 'cpu', memoryMiB, workerUrl, wasmUrl, keep = false, drawings = [] }) {
+  return page.evaluate(async ({ model, device, memoryMiB, workerUrl, wasmUrl, keep, drawings }) => {
     const entry = '/pkg/index.js';
     /** @type {typeof import('../../../pkg/src/index.js')} */
     const { Inkbloom } = await import(entry);
@@ -82,11 +84,11 @@ export function order(page, { model, device = 'cpu', workerUrl, wasmUrl, keep = 
     const key = `${model} on ${device}`;
     let ink = engines[key];
     try {
-      ink ??= await Inkbloom.load({ model, device, workerUrl, wasmUrl, onProgress: (event) => first.progress.push(event) });
+      ink ??= await Inkbloom.load({ model, device, memoryMiB, workerUrl, wasmUrl, onProgress: (event) => first.progress.push(event) });
     } catch (error) {
       return [{ ...first, error: plain(error) }];
     }
-    Object.assign(first, { device: ink.device, stored: ink.stored, storageNote: ink.storageNote });
+    Object.assign(first, { device: ink.device, info: ink.info, stored: ink.stored, storageNote: ink.storageNote });
     const reports = drawings.map((_, index) => (index === 0 ? first : blank()));
     for (const [index, { abortAtStep, noise, init, mask, ...options }] of drawings.entries()) {
       const report = reports[index];
@@ -117,7 +119,7 @@ export function order(page, { model, device = 'cpu', workerUrl, wasmUrl, keep = 
     if (keep) engines[key] = ink;
     else await ink.dispose();
     return drawings.length === 0 ? [first] : reports;
-  }, { model, device, workerUrl, wasmUrl, keep, drawings });
+  }, { model, device, memoryMiB, workerUrl, wasmUrl, keep, drawings });
 }
 
 /**
