@@ -22,54 +22,46 @@ pub fn multi_head_attention(
     bias: Option<Tensor<4>>,
     options: AttentionModuleOptions,
 ) -> Tensor<3> {
-    in_turns(query, key, value, heads, bias, options, MAX_PIECE_BYTES)
+    let [n, _, dim] = query.dims();
+    let [_, tk, _] = key.dims();
+    // [N, T, heads * d] -> [N, heads, T, d]
+    let split = |x: Tensor<3>| {
+        let [_, t, _] = x.dims();
+        x.reshape([n, t, heads, dim / heads]).swap_dims(1, 2)
+    };
+    let (key, value) = (split(key), split(value));
+    let turn = MAX_PIECE_BYTES / size_of::<f32>() / (n * heads * tk).max(1);
+    in_turns(query, bias, turn.max(1), |query, bias| {
+        let [_, tq, _] = query.dims();
+        let bias = bias.map(|bias| bias.expand([n, heads, tq, tk]));
+        let out = module::attention(split(query), key.clone(), value.clone(), None, bias, options);
+        // [N, heads, Tq, d] -> [N, Tq, heads * d]
+        out.swap_dims(1, 2).reshape([n, tq, dim])
+    })
+}
+
+/// `attend` for at most `turn` queries at a time, each with its part of the bias.
+fn in_turns(
+    query: Tensor<3>,
+    bias: Option<Tensor<4>>,
+    turn: usize,
+    attend: impl Fn(Tensor<3>, Option<Tensor<4>>) -> Tensor<3>,
+) -> Tensor<3> {
+    let [_, tq, _] = query.dims();
+    if tq <= turn {
+        return attend(query, bias);
+    }
+    let outputs = (0..tq).step_by(turn).map(|start| {
+        let length = turn.min(tq - start);
+        let bias = bias.clone().map(|bias| if bias.dims()[2] == 1 { bias } else { bias.narrow(2, start, length) });
+        attend(query.clone().narrow(1, start, length), bias)
+    });
+    Tensor::cat(outputs.collect(), 1)
 }
 
 /// The most scores that [`multi_head_attention`] holds at once, among `tokens` that all look at each other.
 pub fn live_scores(n: usize, heads: usize, tokens: usize) -> usize {
     (n * heads * tokens * tokens).min(MAX_PIECE_BYTES / size_of::<f32>())
-}
-
-/// With scores of at most `max_bytes` at a time, though of no fewer than one query's.
-fn in_turns(
-    query: Tensor<3>,
-    key: Tensor<3>,
-    value: Tensor<3>,
-    heads: usize,
-    bias: Option<Tensor<4>>,
-    options: AttentionModuleOptions,
-    max_bytes: usize,
-) -> Tensor<3> {
-    let [n, tq, _] = query.dims();
-    let [_, tk, _] = key.dims();
-    let turn = (max_bytes / size_of::<f32>() / (n * heads * tk).max(1)).max(1);
-    if tq <= turn {
-        return at_once(query, key, value, heads, bias, options);
-    }
-    let outputs = (0..tq).step_by(turn).map(|start| {
-        let length = turn.min(tq - start);
-        let bias = bias.clone().map(|bias| if bias.dims()[2] == 1 { bias } else { bias.narrow(2, start, length) });
-        at_once(query.clone().narrow(1, start, length), key.clone(), value.clone(), heads, bias, options)
-    });
-    Tensor::cat(outputs.collect(), 1)
-}
-
-fn at_once(
-    query: Tensor<3>,
-    key: Tensor<3>,
-    value: Tensor<3>,
-    heads: usize,
-    bias: Option<Tensor<4>>,
-    options: AttentionModuleOptions,
-) -> Tensor<3> {
-    let [n, tq, dim] = query.dims();
-    let [_, tk, _] = key.dims();
-    // [N, T, heads * d] -> [N, heads, T, d]
-    let split = |x: Tensor<3>, t: usize| x.reshape([n, t, heads, dim / heads]).swap_dims(1, 2);
-    let bias = bias.map(|bias| bias.expand([n, heads, tq, tk]));
-    let out = module::attention(split(query, tq), split(key, tk), split(value, tk), None, bias, options);
-    // [N, heads, Tq, d] -> [N, Tq, heads * d]
-    out.swap_dims(1, 2).reshape([n, tq, dim])
 }
 
 /// A keep-mask `[N, T]` (1 = keep) as an attention bias `[N, 1, 1, T]`: 0 where kept, `discard` elsewhere.
@@ -138,14 +130,11 @@ mod tests {
         let (n, heads, tq, tk, dim) = (2, 3, 13, 7, 12);
         let [query, key, value] = [(tq, 0.7), (tk, 0.3), (tk, 1.1)].map(|(t, step)| values([n, t, dim], step));
         for bias in [None, Some(values([n, 1, 1, tk], 0.9)), Some(values([1, heads, tq, tk], 0.4))] {
-            let attend = |max_bytes| {
-                let (query, key, value) = (query.clone(), key.clone(), value.clone());
-                in_turns(query, key, value, heads, bias.clone(), Default::default(), max_bytes)
-            };
-            let whole = attend(usize::MAX);
-            // Five queries a turn, and one.
-            for max_bytes in [4 * n * heads * tk * 5, 1] {
-                let turns = attend(max_bytes);
+            let attend =
+                |query, bias| multi_head_attention(query, key.clone(), value.clone(), heads, bias, Default::default());
+            let whole = attend(query.clone(), bias.clone());
+            for turn in [1, 5] {
+                let turns = in_turns(query.clone(), bias.clone(), turn, attend);
                 let difference = (whole.clone() - turns).abs().max().into_data().try_to_vec::<f32>().unwrap()[0];
                 assert!(difference < 1e-6, "{difference}");
             }
