@@ -71,6 +71,15 @@ const WEIGHTS: [(&str, &str); 4] = [
 /// # Errors
 /// `BadModel` naming the file that is missing or wrong.
 pub fn open(folder: &Path) -> Result<Model> {
+    let (model, missing) = survey(folder)?;
+    missing.into_iter().next().map_or(Ok(model), Err)
+}
+
+/// As [`open`], of a folder that may lack components; what is wrong with each is told beside the rest.
+///
+/// # Errors
+/// `BadModel` where it is no model at all.
+pub fn survey(folder: &Path) -> Result<(Model, Vec<Error>)> {
     if !folder.is_dir() {
         return Err(Error::bad_model(format!(
             "there is no folder {}; give a diffusers folder or a bundle",
@@ -80,7 +89,7 @@ pub fn open(folder: &Path) -> Result<Model> {
     let manifest = folder.join("manifest.json");
     if manifest.is_file() {
         let manifest = Manifest::parse(&read_text(&manifest)?)?;
-        return Ok(Model::Bundle { folder: folder.to_owned(), manifest });
+        return Ok((Model::Bundle { folder: folder.to_owned(), manifest }, Vec::new()));
     }
     if !folder.join("model_index.json").is_file() {
         return Err(Error::bad_model(format!(
@@ -92,19 +101,20 @@ pub fn open(folder: &Path) -> Result<Model> {
         files: ModelFiles { model_index: read_json(&folder.join("model_index.json"))?, ..Default::default() },
         tensors: BTreeMap::new(),
     };
+    let mut missing = Vec::new();
     for component in COMPONENTS {
         // An optional component that a model does without is [null, null]; a text encoder may lie elsewhere:
         // `convert --text-encoder`.
         if model.files.model_index[component][1].is_string()
             && (component != "text_encoder" || folder.join(component).is_dir())
         {
-            model.read_component(component, &folder.join(component))?;
+            missing.extend(model.read_component(component, &folder.join(component)).err());
         }
     }
     for component in TOKENIZERS {
-        model.read_tokenizer(component, &folder.join(component))?;
+        missing.extend(model.read_tokenizer(component, &folder.join(component)).err());
     }
-    Ok(Model::Folder(model))
+    Ok((Model::Folder(model), missing))
 }
 
 impl Folder {

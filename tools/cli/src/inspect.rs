@@ -25,7 +25,7 @@ struct Component {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let model = files::open(&args.model)?;
+    let (model, wrong) = files::survey(&args.model)?;
     let files = model.files();
     let index = &files.model_index;
     println!("{}", index["_class_name"].as_str().unwrap_or("no pipeline class"));
@@ -70,6 +70,9 @@ pub fn run(args: &Args) -> Result<()> {
         if !index[key].is_null() {
             println!("  {key:14} {}", index[key]);
         }
+    }
+    for error in &wrong {
+        println!("  MISSING: {error}");
     }
     let needed = match required_params(files, &Device::flex()) {
         Ok(needed) => needed,
