@@ -32,7 +32,7 @@ pub trait Denoiser {
     fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent>;
 
     /// About how many values are in memory at once while it predicts for `n` latents of `h` x `w`, besides its weights.
-    fn live_values(&self, n: usize, h: usize, w: usize) -> usize;
+    fn live_values(&self, n: usize, h: usize, w: usize) -> u64;
 }
 
 /// Where the fresh noise of stochastic steps comes from.

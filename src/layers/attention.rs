@@ -60,8 +60,8 @@ fn in_turns(
 }
 
 /// The most scores that [`multi_head_attention`] holds at once, among `tokens` that all look at each other.
-pub fn live_scores(n: usize, heads: usize, tokens: usize) -> usize {
-    (n * heads * tokens * tokens).min(MAX_PIECE_BYTES / size_of::<f32>())
+pub fn live_scores(n: usize, heads: usize, tokens: usize) -> u64 {
+    ((n * heads * tokens) as u64 * tokens as u64).min((MAX_PIECE_BYTES / size_of::<f32>()) as u64)
 }
 
 /// A keep-mask `[N, T]` (1 = keep) as an attention bias `[N, 1, 1, T]`: 0 where kept, `discard` elsewhere.

@@ -45,7 +45,7 @@ impl Linear {
 
 /// How many values a transformer block holds at once for each of a token's own: three or four times the perceptron's
 /// inner width, while it is activated, and what it skips with.
-pub const LIVE_WIDTHS: usize = 16;
+pub const LIVE_WIDTHS: u64 = 16;
 
 /// The two-layer perceptron of a transformer block (diffusers `FeedForward`; widens four times).
 pub struct FeedForward {

@@ -75,8 +75,8 @@ impl Pipeline {
     /// Draws. `on_event` is awaited at each [`Event`]; its error ends the drawing, which is how to cancel.
     ///
     /// # Errors
-    /// `BadInput` from [`plan`](Self::plan), or where the text encoder is [released](super::MemoryPlan::release_text); `DeviceLost` or `OutOfMemory` from the device; whatever
-    /// `on_event` gives.
+    /// `BadInput` from [`plan`](Self::plan), or where the text encoder is [released](super::MemoryPlan::release_text);
+    /// `DeviceLost` or `OutOfMemory` from the device; whatever `on_event` gives.
     pub async fn generate(
         &mut self,
         request: &Request,

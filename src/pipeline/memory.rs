@@ -1,4 +1,5 @@
-//! What a model needs of its device's memory, and how it makes do with less.
+//! What a model needs of its device's memory, and how it makes do with less. Counted in 64 bits, for WebAssembly's own
+//! are 32, and large models have more bytes than those can say.
 
 use burn::tensor::Device;
 
@@ -11,29 +12,30 @@ use crate::{
 /// The smallest side of a tile of decoding, in latent positions.
 pub const MIN_TILE: usize = 16;
 /// Feature maps that a decoder holds at once: what a block skips with, what enters a layer, what leaves it.
-const LIVE_MAPS: usize = 3;
+const LIVE_MAPS: u64 = 3;
+const F32_BYTES: u64 = size_of::<f32>() as u64;
 
 /// What a model needs, in bytes, everything in f32. Weights are exact, the rest is an estimate from the configs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryNeeds {
     /// The weights of the text encoders.
-    pub text: usize,
+    pub text: u64,
     /// All other weights.
-    pub other: usize,
+    pub other: u64,
     /// On top of the weights, to predict once for a picture of the model's own size.
-    pub denoising: usize,
+    pub denoising: u64,
     /// The same, to decode that picture in one piece.
-    pub decoding: usize,
+    pub decoding: u64,
     /// The same, to decode it in the smallest tiles.
-    pub decoding_tile: usize,
+    pub decoding_tile: u64,
 }
 
 /// What a device has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryBudget {
-    pub bytes: usize,
+    pub bytes: u64,
     /// The largest tensor that it takes.
-    pub largest_tensor: usize,
+    pub largest_tensor: u64,
     /// Whether it can keep f16 values.
     pub keeps_f16: bool,
 }
@@ -41,7 +43,7 @@ pub struct MemoryBudget {
 impl Default for MemoryBudget {
     /// All that could be asked for.
     fn default() -> Self {
-        Self { bytes: usize::MAX, largest_tensor: usize::MAX, keeps_f16: false }
+        Self { bytes: u64::MAX, largest_tensor: u64::MAX, keeps_f16: false }
     }
 }
 
@@ -53,9 +55,9 @@ pub struct MemoryPlan {
     /// [restored](Pipeline::restore_text) before the next.
     pub release_text: bool,
     /// How many bytes are wanting all the same.
-    pub short_by: usize,
+    pub short_by: u64,
     budget: MemoryBudget,
-    resident: usize,
+    resident: u64,
 }
 
 impl MemoryNeeds {
@@ -67,7 +69,7 @@ impl MemoryNeeds {
         let (params, model) = list_params(&Device::flex(), |tensors| Pipeline::load(files, tensors))?;
         let bytes = |of_text: bool| {
             let params = params.iter().filter(|param| param.name.starts_with("text_encoder") == of_text);
-            params.map(|param| param.shape.iter().product::<usize>() * size_of::<f32>()).sum::<usize>()
+            params.map(|param| param.shape.iter().map(|side| *side as u64).product::<u64>() * F32_BYTES).sum::<u64>()
         };
         let [width, height] = model.info().sizes[0];
         let [_, h, w] = model.latent_shape(width, height);
@@ -76,14 +78,14 @@ impl MemoryNeeds {
         Ok(Self {
             text: bytes(true),
             other: bytes(false),
-            denoising: model.denoiser.live_values(prompts, h, w) * size_of::<f32>(),
+            denoising: model.denoiser.live_values(prompts, h, w) * F32_BYTES,
             decoding: decoding(map, h, w),
             decoding_tile: decoding(map, h.min(MIN_TILE), w.min(MIN_TILE)),
         })
     }
 
     /// The most that is in use at any time under `plan`.
-    fn peak(&self, kept: Kept, release_text: bool) -> usize {
+    fn peak(&self, kept: Kept, release_text: bool) -> u64 {
         let drawing = self.denoising.max(self.decoding_tile);
         let text = if release_text { 0 } else { in_memory(self.text, kept) };
         let loaded = in_memory(self.text, kept) + in_memory(self.other, kept);
@@ -123,20 +125,20 @@ impl MemoryPlan {
     }
 }
 
-fn in_memory(f32_bytes: usize, kept: Kept) -> usize {
+fn in_memory(f32_bytes: u64, kept: Kept) -> u64 {
     if kept == Kept::F16 { f32_bytes / 2 } else { f32_bytes }
 }
 
 /// Bytes that decoding `h` x `w` latent positions takes, where the largest feature map has `map` values for each.
-fn decoding(map: usize, h: usize, w: usize) -> usize {
-    LIVE_MAPS * size_of::<f32>() * map * h * w
+fn decoding(map: usize, h: usize, w: usize) -> u64 {
+    LIVE_MAPS * F32_BYTES * map as u64 * (h * w) as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MIB: usize = 1 << 20;
+    const MIB: u64 = 1 << 20;
     const NEEDS: MemoryNeeds = MemoryNeeds {
         text: 400 * MIB,
         other: 1000 * MIB,
@@ -145,8 +147,8 @@ mod tests {
         decoding_tile: 50 * MIB,
     };
 
-    fn budget(mib: usize, keeps_f16: bool) -> MemoryBudget {
-        MemoryBudget { bytes: mib * MIB, largest_tensor: usize::MAX, keeps_f16 }
+    fn budget(mib: u64, keeps_f16: bool) -> MemoryBudget {
+        MemoryBudget { bytes: mib * MIB, largest_tensor: u64::MAX, keeps_f16 }
     }
 
     #[test]

@@ -14,9 +14,9 @@ use wasm_bindgen_futures::JsFuture;
 use crate::{Code, Error, Result, pipeline::MemoryBudget};
 
 /// What the CPU device may take: WebAssembly's heap ends at 4 GiB, and shards and pictures want a part of it.
-const CPU_BYTES: usize = 3 << 30;
+const CPU_BYTES: u64 = 3 << 30;
 /// What a GPU may take where the browser does not say how much memory the machine has.
-const GPU_BYTES: usize = 2 << 30;
+const GPU_BYTES: u64 = 2 << 30;
 
 /// A device and what to tell people about it.
 #[derive(Clone)]
@@ -109,7 +109,7 @@ async fn gpu(only_hardware: bool) -> Result<ChosenDevice> {
     });
     let budget = MemoryBudget {
         bytes: half_of_device_memory().unwrap_or(GPU_BYTES),
-        largest_tensor: setup.device.limits().max_storage_buffer_binding_size as usize,
+        largest_tensor: setup.device.limits().max_storage_buffer_binding_size as u64,
         keeps_f16: device.supports_dtype(DType::F16),
     };
     let chosen = ChosenDevice { device, info: DeviceInfo { kind: "gpu", name, note: None }, budget, lost };
@@ -118,11 +118,10 @@ async fn gpu(only_hardware: bool) -> Result<ChosenDevice> {
 }
 
 /// Half of what `navigator.deviceMemory` says, in bytes: page and system want the rest, and many GPUs have no other memory.
-fn half_of_device_memory() -> Option<usize> {
+fn half_of_device_memory() -> Option<u64> {
     let navigator = Reflect::get(&js_sys::global(), &"navigator".into()).ok()?;
     let gib = Reflect::get(&navigator, &"deviceMemory".into()).ok()?.as_f64()?;
-    // WebAssembly counts bytes in 32 bits.
-    Some((gib / 2.0 * f64::from(1 << 30)) as usize)
+    Some((gib / 2.0 * f64::from(1 << 30)) as u64)
 }
 
 /// Asks the browser itself for an adapter: it names the GPU better than wgpu does, and a plain "no" is

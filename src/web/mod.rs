@@ -48,7 +48,7 @@ impl Loader {
         // Nothing is computed for the check, so the device that is always there will do.
         manifest.check_params(&required_params(&manifest.files, &burn::tensor::Device::flex())?)?;
         let device = device::choose(&device).await?;
-        let bytes = memory_mib.map_or(device.budget.bytes, |mib| (mib * f64::from(1 << 20)) as usize);
+        let bytes = memory_mib.map_or(device.budget.bytes, |mib| (mib * f64::from(1 << 20)) as u64);
         let memory = MemoryPlan::new(&MemoryNeeds::of(&manifest.files)?, MemoryBudget { bytes, ..device.budget });
         Ok(Loader::new(manifest, device, memory))
     }

@@ -82,7 +82,7 @@ fn needs_are_the_weights_and_more() {
         let needs = MemoryNeeds::of(&files).unwrap();
         let params = required_params(&files, &Device::flex()).unwrap();
         let values: usize = params.iter().map(|param| param.shape.iter().product::<usize>()).sum();
-        assert_eq!(needs.text + needs.other, 4 * values, "{name}");
+        assert_eq!(needs.text + needs.other, 4 * values as u64, "{name}");
         assert!(needs.text > 0 && needs.denoising > 0 && needs.decoding >= needs.decoding_tile, "{name}: {needs:?}");
     }
 }

@@ -28,7 +28,7 @@ impl Denoiser for Fake {
         Ok(x_t * 0.3 + (self.per_timestep * timesteps[0] + self.constant))
     }
 
-    fn live_values(&self, _: usize, _: usize, _: usize) -> usize {
+    fn live_values(&self, _: usize, _: usize, _: usize) -> u64 {
         0
     }
 }

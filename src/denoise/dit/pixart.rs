@@ -287,9 +287,9 @@ impl Denoiser for PixArt {
         self.forward(x_t, timesteps, &condition.text, condition.picture)
     }
 
-    fn live_values(&self, n: usize, h: usize, w: usize) -> usize {
+    fn live_values(&self, n: usize, h: usize, w: usize) -> u64 {
         let tokens = h * w / self.config.patch_size.pow(2);
-        n * tokens * self.config.dim() * LIVE_WIDTHS + live_scores(n, self.config.num_attention_heads, tokens)
+        (n * tokens * self.config.dim()) as u64 * LIVE_WIDTHS + live_scores(n, self.config.num_attention_heads, tokens)
     }
 }
 

@@ -171,12 +171,13 @@ impl Denoiser for UNet {
         self.forward(x_t, timesteps, &condition.text, Additions { timestep_cond, time_ids })
     }
 
-    fn live_values(&self, n: usize, h: usize, w: usize) -> usize {
+    fn live_values(&self, n: usize, h: usize, w: usize) -> u64 {
         let levels = self.config.down_blocks.iter().enumerate().map(|(level, block)| {
             let positions = (h * w) >> (2 * level);
-            let skips = n * positions * block.channels * (block.layers + 1);
+            let map = (n * positions * block.channels) as u64;
+            let skips = map * (block.layers as u64 + 1);
             let scores = block.attention.map_or(0, |attention| live_scores(n, attention.heads, positions));
-            (skips, n * positions * block.channels * LIVE_WIDTHS + scores)
+            (skips, map * LIVE_WIDTHS + scores)
         });
         // Every skip waits for the way up; one block works at a time.
         let (skips, working) = levels.fold((0, 0), |(sum, most), (skips, working)| (sum + skips, working.max(most)));

@@ -128,8 +128,8 @@ pub fn run(args: &Args) -> Result<()> {
     let memory = match args.memory {
         None => MemoryPlan::default(),
         Some(mib) => {
-            let bytes = (mib << 20) as usize;
-            let budget = MemoryBudget { bytes, keeps_f16: device.supports_dtype(DType::F16), ..Default::default() };
+            let budget =
+                MemoryBudget { bytes: mib << 20, keeps_f16: device.supports_dtype(DType::F16), ..Default::default() };
             MemoryPlan::new(&MemoryNeeds::of(model.files())?, budget)
         }
     };

@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     for (name, component) in &components {
         let class = index[*name][1].as_str().unwrap_or("?");
         let bytes: Vec<String> =
-            component.bytes.iter().map(|(dtype, bytes)| format!("{dtype} {}", mib(*bytes))).collect();
+            component.bytes.iter().map(|(dtype, bytes)| format!("{dtype} {}", mib(*bytes as u64))).collect();
         println!(
             "  {name:14} {class:28} {:>8.2} M parameters  {}",
             component.parameters as f64 / 1e6,
@@ -106,6 +106,6 @@ fn component_name<'a>(files: &'a inkbloom::weights::ModelFiles, name: &str) -> &
     files.configs.keys().find(|key| *key == component).map_or("?", String::as_str)
 }
 
-fn mib(bytes: usize) -> String {
+fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }
