@@ -109,7 +109,7 @@ async fn gpu(only_hardware: bool) -> Result<ChosenDevice> {
     });
     let budget = MemoryBudget {
         bytes: half_of_device_memory().unwrap_or(GPU_BYTES),
-        largest_tensor: setup.device.limits().max_storage_buffer_binding_size as u64,
+        largest_tensor: setup.device.limits().max_storage_buffer_binding_size,
         keeps_f16: device.supports_dtype(DType::F16),
     };
     let chosen = ChosenDevice { device, info: DeviceInfo { kind: "gpu", name, note: None }, budget, lost };
