@@ -60,9 +60,9 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
     pixels = open_pixels(workspace.pictures(preset.size), torch.device("cpu"))
     held = pixels[vae_stage.check_rows(data, 256)]
     report: dict = {"vae": vae_stage.measure(vae_stage.load(preset.vae, workspace).to(worker.device), held, worker)}
-    asked = {split: _ask(data, split, preset.evaluate.prompts) for split in SPLITS if data.of_split(split)}
-    scores = [_score(judge, data, "real pictures", split, rows, pixels[rows]) for split, rows in _ceiling(judge, data).items()]
-    scores += [_floor(judge, data, pixels)]
+    asked = _ask(judge, data, preset.evaluate.prompts)
+    scores = [_score(judge, data, "real pictures", split, rows, pixels[rows]) for split, rows in asked.items()]
+    scores += [_floor(judge, data, asked[TRAIN], pixels)]
     report["alpha"] = {"real pictures": _unclean_alpha(held.numpy())}
     report["nearest"] = {"real held-out pictures": _nearest(held.numpy(), pixels, data)}
     models = [generate.TEACHER] + ([generate.STUDENT] if generate.has_student(workspace) else [])
@@ -85,18 +85,18 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
     return report
 
 
-def _ask(data: DataSet, split: str, count: int) -> list[int]:
-    """Rows whose captions are the prompts: one of each concept, drawn at random."""
-    rows = data.of_split(split)
-    random.Random(5).shuffle(rows)
-    by_concept = {data.rows[row].concept: row for row in rows}
-    return list(by_concept.values())[:count]
+def _ask(judge: Scorer, data: DataSet, count: int) -> dict[str, list[int]]:
+    """Rows whose captions are the prompts, by split: at most ``count``, drawn at random, one of each concept.
 
-
-def _ceiling(judge: Scorer, data: DataSet) -> dict[str, list[int]]:
-    """Pictures that the scorer never learned from, by split; where there are none (a tiny data set), all."""
+    They are pictures that the scorer never learned from, so that their own score is the ceiling of the same
+    prompts; where there are none (a tiny data set), any.
+    """
     found = {split: [row for row in judge.held if data.rows[row].split == split] for split in SPLITS}
-    return {split: rows for split, rows in found.items() if rows} or {TRAIN: data.of_split(TRAIN)}
+    if not found[TRAIN]:
+        found = {split: data.of_split(split) for split in SPLITS}
+    for rows in found.values():
+        random.Random(5).shuffle(rows)
+    return {split: list({data.rows[row].concept: row for row in rows}.values())[:count] for split, rows in found.items() if rows}
 
 
 def _score(judge: Scorer, data: DataSet, source: str, split: str, rows: list[int], pictures: torch.Tensor | np.ndarray) -> Scores:
@@ -107,9 +107,8 @@ def _score(judge: Scorer, data: DataSet, source: str, split: str, rows: list[int
     return Scores(source, SPLITS[split], len(rows), share(ranks < 1), share(ranks < 5), share(styles.argmax(1) == wanted))
 
 
-def _floor(judge: Scorer, data: DataSet, pixels: torch.Tensor) -> Scores:
+def _floor(judge: Scorer, data: DataSet, rows: list[int], pixels: torch.Tensor) -> Scores:
     """Real pictures asked for with the captions of others."""
-    rows = _ask(data, TRAIN, 400)
     return _score(judge, data, "shuffled captions", TRAIN, [*rows[1:], rows[0]], pixels[rows])
 
 

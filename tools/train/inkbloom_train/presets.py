@@ -109,8 +109,8 @@ def _cpu() -> Preset:
             schedule=Schedule(samples=3_000_000, batch=128, rate=1.2e-3, warmup=100, checkpoint_minutes=10, ema=0.999, betas=(0.9, 0.98), weight_decay=0.01),
         ),
         distill=DistillSettings(Schedule(samples=100_000, batch=32, rate=2e-4, warmup=20, decay=0.7, ema=0.99, betas=(0.9, 0.98))),
-        scorer=ScorerSettings(Schedule(samples=300_000, batch=128, rate=1e-3, weight_decay=0.05, ema=0.995)),
-        evaluate=EvaluateSettings(prompts=200),
+        scorer=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995)),
+        evaluate=EvaluateSettings(prompts=400, teacher_steps=12, guidance=5),
         compile="default",
     )
 

@@ -3,8 +3,8 @@
 A small convolutional picture tower is trained against a linear map of the frozen text encoder's pooled
 embeddings: each picture must find its concept among all concepts of the data set. A linear head names
 the style. It learns from all splits, because it must know the concepts that the generator never saw,
-but never from one picture in ten, which measure its own ceiling. So its pictures overlap the
-generator's: its scores compare models on this data set and mean nothing beyond it.
+but never from one picture in ten, which measure its own ceiling and whose captions are the prompts. So
+its pictures overlap the generator's: its scores compare models on this data set and mean nothing beyond it.
 """
 
 import hashlib

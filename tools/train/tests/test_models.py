@@ -1,11 +1,13 @@
 """Flow matching, distillation targets, the scorer's split and the measures, on numbers that can be checked by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from inkbloom_train import evaluate, flow, pictures, scorer
-from inkbloom_train.data.dataset import DataSet, Row
+from inkbloom_train.data.dataset import HELD_PAIR, TRAIN, DataSet, Row
 from inkbloom_train.distill import chord
 from inkbloom_train.evaluate import GRID
 from inkbloom_train.presets import load
@@ -71,6 +73,21 @@ def test_the_scorer_keeps_a_tenth_for_its_ceiling_and_knows_every_concept():
     assert 70 < len(held) < 130
     learned = {data.rows[index].concept for index in set(range(1000)) - set(held)}
     assert len(learned) == 500
+
+
+def test_prompts_are_pictures_that_the_scorer_never_learned_from_one_of_each_concept():
+    data = DataSet(rows(500), [], {}, {})
+    for row in data.rows[:200]:
+        row.split = HELD_PAIR
+    judge = SimpleNamespace(held=scorer.held_rows(data))
+    asked = evaluate._ask(judge, data, 40)
+    assert asked.keys() == {TRAIN, HELD_PAIR}
+    assert len(asked[TRAIN]) == 40
+    for split, found in asked.items():
+        assert set(found) <= set(judge.held) and {data.rows[row].split for row in found} == {split}
+        assert len({data.rows[row].concept for row in found}) == len(found)
+    judge.held = []
+    assert len(evaluate._ask(judge, data, 40)[TRAIN]) == 40
 
 
 def test_a_copy_of_a_training_picture_is_found_near():
