@@ -39,21 +39,24 @@ class DistillObjective(nn.Module):
 
 
 def chord(
-    teacher: flow.Velocity, x_0: torch.Tensor, noise: torch.Tensor, window: torch.Tensor, along: torch.Tensor, settings: DistillSettings
+    teacher: flow.Velocity, x_0: torch.Tensor, noise: torch.Tensor, window: torch.Tensor, along: torch.Tensor, settings: DistillSettings, shift: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A point on the straight line that replaces the teacher's path through a window.
 
     ``window`` [N] counts from 0 (pure noise); ``along`` [N] is how far into it, 0 to 1. Returns x_t, t and
     the line's velocity.
     """
-    count, inner = settings.windows, settings.teacher_steps
-    start = 1 - window / count  # [N]
-    x_start = flow.mix(x_0, noise, start)
-    x = x_start
+    inner = settings.teacher_steps
+    sigmas = torch.tensor(flow.sigmas(settings.windows * inner, shift), device=x_0.device)
+    first = window.long() * inner  # [N], the teacher's step that opens the window
+    start, end = sigmas[first], sigmas[first + inner]
+    x = x_start = flow.mix(x_0, noise, start)
     for step in range(inner):
-        x = x - teacher(x, start - step / (count * inner)) / (count * inner)
-    velocity = (x_start - x) * count
-    return x_start - velocity * along.view(-1, 1, 1, 1) / count, start - along / count, velocity
+        now, after = sigmas[first + step], sigmas[first + step + 1]
+        x = x + (after - now).view(-1, 1, 1, 1) * teacher(x, now)
+    velocity = (x_start - x) / (start - end).view(-1, 1, 1, 1)
+    t = start + along * (end - start)
+    return x_start + (t - start).view(-1, 1, 1, 1) * velocity, t, velocity
 
 
 def _forget_other_teacher(folder: Path, taught: int, worker: Worker) -> None:
@@ -87,14 +90,14 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
         along = torch.as_tensor(np.where(rng.random(count) < _AT_START, 0.0, rng.random(count)), dtype=torch.float32, device=worker.device)
         with torch.no_grad(), worker.autocast():
             guided = flow.guided(fast_teacher, text, empty, settings.guidance)
-            x_t, t, velocity = chord(guided, x_0, torch.randn_like(x_0), window, along, settings)
+            x_t, t, velocity = chord(guided, x_0, torch.randn_like(x_0), window, along, settings, preset.shift)
         return {"x_t": x_t, "t": t, "chord": velocity, "text": text[0], "mask": text[1]}
 
     return training.train(
         DistillObjective(student),
         make_batch,
         settings.schedule,
-        {**transformer.config(preset), "windows": settings.windows, "guidance": settings.guidance, "teacher_samples": taught},
+        {**transformer.config(preset), "windows": settings.windows, "guidance": settings.guidance, "shift": preset.shift, "teacher_samples": taught},
         folder,
         worker,
         compile_mode=preset.compile,

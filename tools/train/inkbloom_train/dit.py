@@ -113,7 +113,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
 
 def _sheet(velocity: Velocity, workspace: Workspace, encoder: TextEncoder, worker: Worker, preset: Preset) -> None:
     """Writes ``samples.png``, a few prompts with the weights as they are now."""
-    model = generate.assemble(preset, workspace, worker, velocity, encoder, steps=12, guidance=preset.evaluate.guidance)
+    model = generate.assemble(preset, workspace, worker, velocity, encoder, steps=preset.evaluate.teacher_steps, guidance=preset.evaluate.guidance)
     generate.grid(model(list(SHEET)), list(SHEET)).save(workspace.stage("dit") / "samples.png")
 
 

@@ -38,7 +38,7 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
     model.vae.half().to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
     # AutoencoderTiny has no such setting, but diffusers uses these names for other autoencoders.
     _amend(folder / "vae" / "config.json", {"latents_mean": model.mean.tolist(), "latents_std": model.std.tolist(), "scaling_factor": 1.0, "shift_factor": 0.0})
-    FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0).save_pretrained(folder / "scheduler")
+    FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=model.shift).save_pretrained(folder / "scheduler")
     if text.OVERRIDE in os.environ:
         worker.log("the text encoder of a pack knows the words of the data set only: copy text_encoder/ and tokenizer/ from an export made without it")
     else:
@@ -87,7 +87,7 @@ def card(preset: Preset, data: DataSet, workspace: Workspace, report: dict, whic
 - `transformer/`: PixArtTransformer2DModel, velocity flow matching; {"the 4-step student, distilled by PeRFlow" if which == generate.STUDENT else "the teacher"}, averaged weights.
 - `vae/`: AutoencoderTiny, RGBA in and out, eight times smaller on each side; values are 2x - 1 of premultiplied RGBA. Latents are multiplied by `latents_std` and `latents_mean` is added before decoding.
 - `text_encoder/`, `tokenizer/`: all-MiniLM-L6-v2 (Apache-2.0), last hidden state, at most {preset.max_text_tokens} tokens, padding masked.
-- Sampling: {model.steps} Euler steps, sigmas 1 to 1/{model.steps}, {guidance}.
+- Sampling: {model.steps} Euler steps, evenly spaced from 1 and shifted by {model.shift}, {guidance}.
 
 Prompts: "STYLE of THING" works best; other phrasings, colours and "two THINGS", "A next to B" were in training too. Styles:
 

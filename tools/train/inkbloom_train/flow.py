@@ -19,9 +19,10 @@ def mix(x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor
     return (1 - t) * x_0 + t * noise
 
 
-def sigmas(steps: int) -> list[float]:
-    """``steps`` noise levels from 1 to 1 / steps, then 0."""
-    return [1 - step / steps for step in range(steps)] + [0.0]
+def sigmas(steps: int, shift: float = 1.0) -> list[float]:
+    """``steps`` noise levels from 1, evenly spaced, then 0; a ``shift`` above 1 moves them towards noise (Esser 2024, 5.3.2)."""
+    even = [1 - step / steps for step in range(steps)]
+    return [shift * sigma / (1 + (shift - 1) * sigma) for sigma in even] + [0.0]
 
 
 def guided(velocity: torch.nn.Module, text: tuple[torch.Tensor, torch.Tensor], empty: tuple[torch.Tensor, torch.Tensor], guidance: float) -> Velocity:
@@ -50,9 +51,9 @@ def _stack(text: tuple[torch.Tensor, torch.Tensor], empty: tuple[torch.Tensor, t
 
 
 @torch.no_grad()
-def sample(velocity: Velocity, noise: torch.Tensor, steps: int) -> torch.Tensor:
+def sample(velocity: Velocity, noise: torch.Tensor, steps: int, shift: float = 1.0) -> torch.Tensor:
     """Euler steps from noise [N, C, h, w] to a latent of the same shape."""
     x = noise
-    for now, after in pairwise(sigmas(steps)):
+    for now, after in pairwise(sigmas(steps, shift)):
         x = x + (after - now) * velocity(x, torch.full((len(x),), now, device=x.device))
     return x

@@ -31,6 +31,7 @@ class Generator:
     std: torch.Tensor
     size: int
     steps: int
+    shift: float
     guidance: float
     worker: Worker
 
@@ -45,7 +46,7 @@ class Generator:
             device = self.worker.device
             with self.worker.autocast():
                 call = flow.guided(self.velocity, self.encoder(part), self.encoder([""]), self.guidance)
-                latent = flow.sample(call, noise.to(device), self.steps)
+                latent = flow.sample(call, noise.to(device), self.steps, self.shift)
             latent = latent * self.std.view(1, -1, 1, 1).to(device) + self.mean.view(1, -1, 1, 1).to(device)
             with self.worker.autocast():
                 pictures.append(to_bytes(self.vae.decoder(latent)))
@@ -76,7 +77,7 @@ def assemble(
     """A model from a transformer and the run's autoencoder."""
     vae = vae_stage.load(preset.vae, workspace)
     mean, std = latents.statistics(workspace, vae)
-    return Generator(encoder, velocity, vae.to(worker.device), mean, std, preset.size, steps, guidance, worker)
+    return Generator(encoder, velocity, vae.to(worker.device), mean, std, preset.size, steps, preset.shift, guidance, worker)
 
 
 def grid(pictures: np.ndarray, labels: list[str], columns: int = 8) -> Image.Image:

@@ -84,6 +84,8 @@ class Preset:
     distill: DistillSettings
     scorer: ScorerSettings
     evaluate: EvaluateSettings
+    shift: float = 1.5
+    """Time shift of the sampling steps, as FlowMatchEulerDiscreteScheduler's."""
     max_text_tokens: int = 32
     call_minutes: float | None = None
     """How long one call may train; the next goes on."""
@@ -110,7 +112,7 @@ def _cpu() -> Preset:
         ),
         distill=DistillSettings(Schedule(samples=100_000, batch=32, rate=2e-4, warmup=20, decay=0.7, ema=0.99, betas=(0.9, 0.98))),
         scorer=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995)),
-        evaluate=EvaluateSettings(prompts=400, teacher_steps=12, guidance=5),
+        evaluate=EvaluateSettings(prompts=400, teacher_steps=8, guidance=5),
         compile="default",
     )
 

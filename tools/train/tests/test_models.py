@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from inkbloom_train import evaluate, flow, pictures, scorer
 from inkbloom_train.data.dataset import HELD_PAIR, TRAIN, DataSet, Row
@@ -16,6 +17,10 @@ from inkbloom_train.vae import Crops
 
 def test_the_sigmas_are_those_of_the_contract():
     assert flow.sigmas(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    for shift in (1.0, 1.5):
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+        scheduler.set_timesteps(sigmas=flow.sigmas(8)[:-1])
+        assert scheduler.sigmas.tolist() == pytest.approx(flow.sigmas(8, shift))
 
 
 def test_a_straight_flow_arrives_in_any_number_of_steps():
@@ -40,9 +45,9 @@ def test_the_chord_of_a_straight_teacher_is_the_teacher():
     x_0, noise = torch.randn(4, 2, 2, 2), torch.randn(4, 2, 2, 2)
     settings = load("smoke", []).distill
     window, along = torch.arange(4.0), torch.tensor([0.0, 0.5, 1.0, 0.25])
-    x_t, t, velocity = chord(lambda x, t: noise - x_0, x_0, noise, window, along, settings)
+    x_t, t, velocity = chord(lambda x, t: noise - x_0, x_0, noise, window, along, settings, 1.5)
     assert torch.allclose(velocity, noise - x_0, atol=1e-5)
-    assert torch.allclose(t, 1 - window / 4 - along / 4)
+    assert torch.allclose(t, torch.tensor([1.0, (9 / 11 + 0.6) / 2, 1 / 3, 0.25]))
     assert torch.allclose(x_t, flow.mix(x_0, noise, t), atol=1e-5)
 
 

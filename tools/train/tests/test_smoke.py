@@ -41,7 +41,7 @@ def test_the_export_is_a_diffusers_folder(smoke):
     transformer = PixArtTransformer2DModel.from_pretrained(smoke.export / "transformer", low_cpu_mem_usage=False)
     BertModel.from_pretrained(smoke.export / "text_encoder", add_pooling_layer=False)
     AutoTokenizer.from_pretrained(smoke.export / "tokenizer")
-    assert FlowMatchEulerDiscreteScheduler.from_pretrained(smoke.export / "scheduler").config.shift == 1.0
+    assert FlowMatchEulerDiscreteScheduler.from_pretrained(smoke.export / "scheduler").config.shift == 1.5
     config = json.loads((smoke.export / "vae" / "config.json").read_text())
     assert len(config["latents_mean"]) == len(config["latents_std"]) == vae.config.latent_channels == transformer.config.in_channels
     for part in ("vae", "transformer"):
