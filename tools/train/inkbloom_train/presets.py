@@ -112,7 +112,7 @@ def _cpu() -> Preset:
         ),
         distill=DistillSettings(Schedule(samples=100_000, batch=32, rate=2e-4, warmup=20, decay=0.7, ema=0.99, betas=(0.9, 0.98))),
         scorer=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995)),
-        evaluate=EvaluateSettings(prompts=400, teacher_steps=8, guidance=5),
+        evaluate=EvaluateSettings(prompts=400, teacher_steps=8, guidance=5.0),
         compile="default",
     )
 
