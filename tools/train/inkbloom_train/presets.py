@@ -110,7 +110,11 @@ def _cpu() -> Preset:
             layers=8,
             schedule=Schedule(samples=3_000_000, batch=128, rate=1.2e-3, warmup=100, checkpoint_minutes=10, ema=0.999, betas=(0.9, 0.98), weight_decay=0.01),
         ),
-        distill=DistillSettings(Schedule(samples=100_000, batch=32, rate=2e-4, warmup=20, decay=0.7, ema=0.99, betas=(0.9, 0.98))),
+        distill=DistillSettings(
+            Schedule(samples=100_000, batch=64, rate=5e-4, warmup=20, decay=0.7, ema=0.99, betas=(0.9, 0.98)),
+            teacher_steps=2,  # 8 in all, as many as the teacher is served with
+            guidance=5.0,
+        ),
         scorer=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995)),
         evaluate=EvaluateSettings(prompts=400, teacher_steps=8, guidance=5.0),
         compile="default",
