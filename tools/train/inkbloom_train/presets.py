@@ -85,7 +85,7 @@ class Preset:
     scorer: ScorerSettings
     evaluate: EvaluateSettings
     shift: float = 1.5
-    """Time shift of the sampling steps, as FlowMatchEulerDiscreteScheduler's."""
+    """Time shift of the sampling steps, as FlowMatchEulerDiscreteScheduler's; measured at 128 px only."""
     max_text_tokens: int = 32
     call_minutes: float | None = None
     """How long one call may train; the next goes on."""
