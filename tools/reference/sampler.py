@@ -15,8 +15,9 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from common import save_json, save_tensors
 from noise import normal
 
 
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--png", type=Path)
+    parser.add_argument("--case", type=Path, help="a folder of tests/fixtures that gets request.json, and noise and image as reference.safetensors")
     args = parser.parse_args()
 
     diffusers.utils.logging.set_verbosity_error()
@@ -180,20 +182,26 @@ def main() -> None:
         shape = sampler.latent_shape(height, width)
         bits = np.array(normal(args.seed, 0, math.prod(shape)), np.uint32)
         noise = torch.from_numpy(bits.view(np.float32)).reshape(shape)
-    dump = sampler(
-        args.prompt,
-        noise,
+    request = dict(
+        prompt=args.prompt,
+        negative_prompt=args.negative_prompt,
         steps=args.steps or sampler.index["default_steps"],
         guidance=sampler.index["default_guidance"] if args.guidance is None else args.guidance,
-        height=height,
         width=width,
-        negative_prompt=args.negative_prompt,
+        height=height,
+    )
+    dump = sampler(
+        **request,
+        noise=noise,
         init=Image.open(args.init) if args.init else None,
         mask=Image.open(args.mask) if args.mask else None,
         strength=args.strength,
     )
     if args.out:
-        save_file({k: v.contiguous().clone() for k, v in dump.items()}, args.out)
+        save_tensors(args.out, dump)
+    if args.case:
+        save_tensors(args.case / "reference.safetensors", {k: dump[k] for k in ("image", "noise")})
+        save_json(args.case / "request.json", request, indent=2)
     if args.png:
         to_png(dump["image"], sampler.index["alpha"]).save(args.png)
 
