@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -65,17 +65,23 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
     scores += [_floor(judge, data, asked[TRAIN], pixels)]
     report["alpha"] = {"real pictures": _unclean_alpha(held.numpy())}
     report["nearest"] = {"real held-out pictures": _nearest(held.numpy(), pixels, data)}
-    models = [generate.TEACHER] + ([generate.STUDENT] if generate.has_student(workspace) else [])
-    for which in models:
-        model = generate.load(preset, workspace, worker, which)
+
+    def measure(which: str, model: generate.Generator) -> dict[str, np.ndarray]:
         source = f"{which}, {model.steps} steps"
         made = {split: model([canonical(data.rows[row], data.styles) for row in rows], batch=preset.evaluate.batch) for split, rows in asked.items()}
-        scores += [_score(judge, data, source, split, asked[split], pictures) for split, pictures in made.items()]
+        scores.extend(_score(judge, data, source, split, asked[split], pictures) for split, pictures in made.items())
         everything = np.concatenate(list(made.values()))
         report["alpha"][source] = _unclean_alpha(everything)
         report["nearest"][source] = _nearest(everything, pixels, data)
+        return made
+
+    for which in [generate.TEACHER] + ([generate.STUDENT] if generate.has_student(workspace) else []):
+        model = generate.load(preset, workspace, worker, which)
+        made = measure(which, model)
         generate.grid(model(list(GRID), batch=preset.evaluate.batch), list(GRID)).save(folder / f"grid-{which}.png")
         _failures(judge, data, asked[TRAIN], made[TRAIN]).save(folder / f"failures-{which}.png")
+        if which == generate.TEACHER and model.steps != preset.evaluate.many_steps:
+            measure(which, replace(model, steps=preset.evaluate.many_steps))
     report["scores"] = [asdict(entry) for entry in scores]
     report["concepts"] = len(judge.concepts)
     (folder / "report.json").write_text(json.dumps(report, indent=1))

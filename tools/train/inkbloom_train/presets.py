@@ -69,6 +69,9 @@ class EvaluateSettings:
     prompts: int
     """Prompts of each split."""
     teacher_steps: int = 25
+    """Steps that the teacher is served with, where there is no student."""
+    many_steps: int = 25
+    """Steps beyond which the teacher gains nothing: it is measured with these too, as what fewer are held against."""
     guidance: float = 3.5
     batch: int = 32
 
@@ -151,7 +154,7 @@ def _smoke() -> Preset:
         dit=DitSettings(heads=2, head_dim=16, layers=2, schedule=Schedule(samples=240, batch=8, rate=1e-3, warmup=5)),
         distill=DistillSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), teacher_steps=2),
         scorer=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=8),
-        evaluate=EvaluateSettings(prompts=4, teacher_steps=4, batch=8),
+        evaluate=EvaluateSettings(prompts=4, teacher_steps=4, many_steps=6, batch=8),
     )
 
 

@@ -73,7 +73,7 @@ def test_the_exported_weights_draw_what_the_run_draws(smoke):
 
 def test_the_card_holds_the_figures_and_the_sources(smoke):
     card = (smoke.export / "README.md").read_text()
-    for part in ("R@1", "teacher, 4 steps", "student, 4 steps", "shuffled captions", "over white", "| dit | 240 |", "flat sticker"):
+    for part in ("R@1", "teacher, 4 steps", "teacher, 6 steps", "student, 4 steps", "shuffled captions", "over white", "| dit | 240 |", "flat sticker"):
         assert part in card, part
     assert "| MIT" in (smoke.export / "ATTRIBUTION.md").read_text().replace("[", "")
     assert Image.open(smoke.export / "grid.png").width > 500
