@@ -37,7 +37,7 @@ fn the_served_bundle_draws_what_its_source_draws() {
     let dump = run(&mut model, &request(&case, &reference));
     let psnr = psnr(&dump.values["image"].1, &reference["image"].1);
     println!("{psnr:.1} dB");
-    // 8-bit weights against f16 ones.
-    assert!(psnr >= 32.0, "{psnr:.1} dB");
+    // 8-bit weights against f16 ones; pixels are -1 to 1.
+    assert!(psnr >= 40.0, "{psnr:.1} dB");
     assert!(dump.generated.warnings.is_empty(), "{:?}", dump.generated.warnings);
 }

@@ -52,8 +52,8 @@ it('draws with the shipped model what Python draws with its source', async (cont
   assert.equal(report.error, undefined);
   const likeness = psnr(report.raw[0], image);
   context.diagnostic(`${likeness.toFixed(1)} dB`);
-  // 8-bit weights against f16 ones; a mistake shows far more.
-  assert.ok(likeness >= 34, `${likeness} dB`);
+  // 8-bit weights against f16 ones; pixels are -1 to 1.
+  assert.ok(likeness >= 40, `${likeness} dB`);
 });
 
 for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
