@@ -1,12 +1,15 @@
 """Stage ``distill``: a student that needs 4 steps and no second, unguided pass.
 
-PeRFlow (Yan 2024): time is cut into windows; in each the guided teacher is followed in small steps, and
-the student learns the straight line between the ends. Guidance is in the targets, so the student is
-sampled with one Euler step a window and without guidance.
+As in PeRFlow (Yan 2024) time is cut into windows; in each the guided teacher is followed in small steps,
+and the student learns the straight line between the ends. Guidance is in the targets, so the student is
+sampled with one Euler step a window and without guidance. PeRFlow opens its windows on noised training
+pictures; here they open where sampling comes by, which guidance leads elsewhere: on the teacher's own
+way from pure noise, and for a share of the pictures on the student's, so that it learns to mend its errors.
 """
 
 import copy
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +21,14 @@ from inkbloom_train import latents as latents_stage
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
 from inkbloom_train.dit import Samples
+from inkbloom_train.errors import TrainError
 from inkbloom_train.presets import DistillSettings, Preset
 from inkbloom_train.text import TextEncoder
 from inkbloom_train.transformer import Velocity
 from inkbloom_train.workspace import Workspace
 
-_AT_START = 0.6
-"""Share of the samples taken at the start of their window, the only place where the student is asked."""
+_OWN_WAY = 0.5
+"""Share of the pictures that go from window to window by the student's steps."""
 
 
 class DistillObjective(nn.Module):
@@ -38,25 +42,32 @@ class DistillObjective(nn.Module):
         return {"loss": (self.velocity(x_t, t, text, mask) - chord).square().mean()}
 
 
-def chord(
-    teacher: flow.Velocity, x_0: torch.Tensor, noise: torch.Tensor, window: torch.Tensor, along: torch.Tensor, settings: DistillSettings, shift: float
+def chords(
+    teacher: flow.Velocity, student: flow.Velocity, noise: torch.Tensor, own_way: torch.Tensor, settings: DistillSettings, shift: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A point on the straight line that replaces the teacher's path through a window.
+    """The starts of all windows on the way from ``noise`` [N, C, h, w], their times, and the velocity of the straight
+    line from each start to where the teacher comes by the window's end: [W N, C, h, w], [W N], [W N, C, h, w].
 
-    ``window`` [N] counts from 0 (pure noise); ``along`` [N] is how far into it, 0 to 1. Returns x_t, t and
-    the line's velocity.
+    Pictures whose ``own_way`` [N] is set go on from where the student comes, the others from where the teacher does.
     """
     inner = settings.teacher_steps
-    sigmas = torch.tensor(flow.sigmas(settings.windows * inner, shift), device=x_0.device)
-    first = window.long() * inner  # [N], the teacher's step that opens the window
-    start, end = sigmas[first], sigmas[first + inner]
-    x = x_start = flow.mix(x_0, noise, start)
-    for step in range(inner):
-        now, after = sigmas[first + step], sigmas[first + step + 1]
-        x = x + (after - now).view(-1, 1, 1, 1) * teacher(x, now)
-    velocity = (x_start - x) / (start - end).view(-1, 1, 1, 1)
-    t = start + along * (end - start)
-    return x_start + (t - start).view(-1, 1, 1, 1) * velocity, t, velocity
+    sigmas = flow.sigmas(settings.windows * inner, shift)
+    own_way = own_way.view(-1, 1, 1, 1)
+    full = noise.new_ones(len(noise))
+    starts, times, velocities = [], [], []
+    start = noise
+    for first in range(0, len(sigmas) - 1, inner):
+        window = sigmas[first : first + inner + 1]
+        end = start
+        for now, after in pairwise(window):
+            end = end + (after - now) * teacher(end, now * full)
+        length = window[-1] - window[0]
+        starts.append(start)
+        times.append(window[0] * full)
+        velocities.append((end - start) / length)
+        if len(starts) < settings.windows:
+            start = torch.where(own_way, start + length * student(start, window[0] * full), end)
+    return torch.cat(starts), torch.cat(times), torch.cat(velocities)
 
 
 def _forget_other_teacher(folder: Path, taught: int, worker: Worker) -> None:
@@ -73,6 +84,8 @@ def _forget_other_teacher(folder: Path, taught: int, worker: Worker) -> None:
 def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> training.State:
     """Trains the student from the teacher's averaged weights."""
     settings = preset.distill
+    if settings.schedule.batch % (settings.windows * worker.count):
+        raise TrainError(f"a batch of {settings.schedule.batch} does not hold {settings.windows} windows of as many pictures on each of {worker.count} processes: choose a multiple of {settings.windows * worker.count}")
     folder = workspace.stage("distill")
     taught = checkpoint.load_meta(workspace.stage("dit") / "checkpoint")["state"]["samples"]
     _forget_other_teacher(folder, taught, worker)
@@ -81,17 +94,17 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     samples = Samples(data, latents_stage.load(workspace, worker.device), encoder, text_dropout=0.0)
     empty = encoder([""])
-    fast_teacher = training.compiled(teacher, preset.compile, worker)
+    fast_teacher, fast_student = (training.compiled(model, preset.compile, worker) for model in (teacher, student))
 
     def make_batch(rng: np.random.Generator, count: int) -> dict:
-        x_0, captions = samples(rng, count)
+        x_0, captions = samples(rng, count // settings.windows)
         text = encoder(captions)
-        window = torch.as_tensor(rng.integers(0, settings.windows, count), dtype=torch.float32, device=worker.device)
-        along = torch.as_tensor(np.where(rng.random(count) < _AT_START, 0.0, rng.random(count)), dtype=torch.float32, device=worker.device)
+        own_way = torch.as_tensor(rng.random(len(x_0)) < _OWN_WAY, device=worker.device)
         with torch.no_grad(), worker.autocast():
-            guided = flow.guided(fast_teacher, text, empty, settings.guidance)
-            x_t, t, velocity = chord(guided, x_0, torch.randn_like(x_0), window, along, settings, preset.shift)
-        return {"x_t": x_t, "t": t, "chord": velocity, "text": text[0], "mask": text[1]}
+            guided, own = flow.guided(fast_teacher, text, empty, settings.guidance), flow.guided(fast_student, text, empty, 1.0)
+            x_t, t, chord = chords(guided, own, torch.randn_like(x_0), own_way, settings, preset.shift)
+        hidden, mask = (part.repeat(settings.windows, *[1] * (part.ndim - 1)) for part in text)
+        return {"x_t": x_t, "t": t, "chord": chord, "text": hidden, "mask": mask}
 
     return training.train(
         DistillObjective(student),

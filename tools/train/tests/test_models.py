@@ -9,7 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from inkbloom_train import evaluate, flow, pictures, scorer
 from inkbloom_train.data.dataset import HELD_PAIR, TRAIN, DataSet, Row
-from inkbloom_train.distill import chord
+from inkbloom_train.distill import chords
 from inkbloom_train.evaluate import GRID
 from inkbloom_train.presets import load
 from inkbloom_train.vae import Crops
@@ -41,14 +41,16 @@ def test_guidance_goes_from_the_empty_prompt_past_the_asked_one():
     assert flow.guided(velocity, text, empty, 3.5)(x, t).flatten().tolist() == [1 + 3.5 * 2] * 2
 
 
-def test_the_chord_of_a_straight_teacher_is_the_teacher():
-    x_0, noise = torch.randn(4, 2, 2, 2), torch.randn(4, 2, 2, 2)
+def test_the_chords_of_a_straight_teacher_are_the_teacher():
+    x_0, noise = torch.randn(2, 2, 2, 2), torch.randn(2, 2, 2, 2)
     settings = load("smoke", []).distill
-    window, along = torch.arange(4.0), torch.tensor([0.0, 0.5, 1.0, 0.25])
-    x_t, t, velocity = chord(lambda x, t: noise - x_0, x_0, noise, window, along, settings, 1.5)
-    assert torch.allclose(velocity, noise - x_0, atol=1e-5)
-    assert torch.allclose(t, torch.tensor([1.0, (9 / 11 + 0.6) / 2, 1 / 3, 0.25]))
-    assert torch.allclose(x_t, flow.mix(x_0, noise, t), atol=1e-5)
+    slow = lambda x, t: 0.5 * (noise - x_0)  # noqa: E731
+    x_t, t, velocity = chords(lambda x, t: noise - x_0, slow, noise, torch.tensor([False, True]), settings, 1.5)
+    assert torch.allclose(t, torch.tensor([1.0, 9 / 11, 0.6, 1 / 3]).repeat_interleave(2))
+    assert torch.allclose(velocity, (noise - x_0).repeat(4, 1, 1, 1), atol=1e-5)
+    x_t, times = x_t.unflatten(0, (4, 2)), t.unflatten(0, (4, 2))
+    assert torch.allclose(x_t[:, 0], torch.stack([flow.mix(x_0[:1], noise[:1], t)[0] for t in times[:, :1]]), atol=1e-5)
+    assert torch.allclose(x_t[:, 1], torch.stack([flow.mix(x_0[1:], noise[1:], (1 + t) / 2)[0] for t in times[:, 1:]]), atol=1e-5), "the student's own way"
 
 
 def disc(alpha_inside: float) -> np.ndarray:
