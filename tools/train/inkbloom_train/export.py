@@ -84,7 +84,7 @@ def card(preset: Preset, data: DataSet, workspace: Workspace, report: dict, whic
 
 {parameters['transformer']:.1f} M parameters in the transformer, {parameters['VAE']:.2f} M in the VAE, f16, in diffusers layout. Made by `tools/train` of this repository with the preset `{preset.name}`{_overrides(preset)}.
 
-- `transformer/`: PixArtTransformer2DModel, velocity flow matching; {"the 4-step student, distilled by PeRFlow" if which == generate.STUDENT else "the teacher"}, averaged weights.
+- `transformer/`: PixArtTransformer2DModel, velocity flow matching; {"the 4-step student, distilled after PeRFlow" if which == generate.STUDENT else "the teacher"}, averaged weights.
 - `vae/`: AutoencoderTiny, RGBA in and out, eight times smaller on each side; values are 2x - 1 of premultiplied RGBA. Latents are multiplied by `latents_std` and `latents_mean` is added before decoding.
 - `text_encoder/`, `tokenizer/`: all-MiniLM-L6-v2 (Apache-2.0), last hidden state, at most {preset.max_text_tokens} tokens, padding masked.
 - Sampling: {model.steps} Euler steps, evenly spaced from 1 and shifted by {model.shift}, {guidance}.
