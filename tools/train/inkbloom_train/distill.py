@@ -85,7 +85,10 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
     """Trains the student from the teacher's averaged weights."""
     settings = preset.distill
     if settings.schedule.batch % (settings.windows * worker.count):
-        raise TrainError(f"a batch of {settings.schedule.batch} does not hold {settings.windows} windows of as many pictures on each of {worker.count} processes: choose a multiple of {settings.windows * worker.count}")
+        raise TrainError(
+            f"a batch of {settings.schedule.batch} cannot be {settings.windows} windows of as many pictures on each of {worker.count} processes: "
+            f"choose a multiple of {settings.windows * worker.count}"
+        )
     folder = workspace.stage("distill")
     taught = checkpoint.load_meta(workspace.stage("dit") / "checkpoint")["state"]["samples"]
     _forget_other_teacher(folder, taught, worker)

@@ -71,7 +71,7 @@ class EvaluateSettings:
     teacher_steps: int = 25
     """Steps that the teacher is served with, where there is no student."""
     many_steps: int = 25
-    """Steps beyond which the teacher gains nothing: it is measured with these too, as what fewer are held against."""
+    """The teacher is measured with these too, as what fewer steps are held against."""
     guidance: float = 3.5
     batch: int = 32
 
