@@ -157,6 +157,11 @@ def test_settings_that_do_not_exist_or_do_not_fit_are_named(tmp_path, capsys):
     assert "dit.layers=many" in capsys.readouterr().err
 
 
+def test_a_batch_that_cannot_be_windows_is_named(smoke, capsys):
+    assert main(arguments(smoke, "distill", "--set", "distill.schedule.batch=6")) == 1
+    assert "a batch of 6 cannot be 4 windows" in capsys.readouterr().err
+
+
 def test_a_missing_text_encoder_is_named(monkeypatch):
     monkeypatch.setattr(text, "PACKAGE", "a-package-that-is-not-there")
     with pytest.raises(Exception, match="not installed: run `pip install"):
