@@ -46,6 +46,17 @@ async function draw(prompt) {
   await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
 }
 
+/** Runs in the page: keeps in `window.said` all that the progress line says, some of it too briefly to wait for. */
+function noteProgress() {
+  /** @type {string[]} */
+  const said = [];
+  Object.assign(window, { said });
+  new MutationObserver(() => {
+    const text = document.getElementById('progress-text')?.textContent ?? '';
+    if (text !== said.at(-1)) said.push(text);
+  }).observe(document, { subtree: true, childList: true, characterData: true });
+}
+
 /** What is on the canvas. */
 function pixels() {
   return page.evaluate(async () => {
@@ -68,13 +79,15 @@ function pixels() {
 describe('the page with the default model', () => {
   it('downloads at the first visit, draws, and draws the same again without a network', async (test) => {
     assert.ok(existsSync(DEFAULT_MODEL), 'www/models/sticker/manifest.json is missing: run `./build.sh setup`');
+    await page.addInitScript(noteProgress);
     await page.goto(`${site.url}?device=cpu`);
-    await page.getByText(/^Downloading the model: [\d.]+ of [\d.]+ MB$/).waitFor();
     await page.getByLabel('3d emoji', { exact: true }).check(PATIENCE);
     await page.getByText('Advanced').click();
     await page.getByLabel('Steps').fill('8');
     await page.getByLabel('Seed', { exact: true }).fill('7');
     await draw('a red apple');
+    const said = await page.evaluate(() => /** @type {any} */ (window).said);
+    assert.ok(said.some((/** @type {string} */ text) => /^Downloading the model: [\d.]+ of [\d.]+ MB$/.test(text)), said.join('; '));
     const first = await pixels();
     test.diagnostic(`clear ${(100 * first.clear).toFixed(0)} %, solid ${(100 * first.solid).toFixed(0)} %, ${first.colours} colours; ${await page.locator('#status').innerText()}`);
     assert.ok(first.clear > 0.1 && first.clear < 0.95, `${first.clear} of the picture is transparent`);
