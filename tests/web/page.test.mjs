@@ -46,15 +46,15 @@ async function draw(prompt) {
   await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
 }
 
-/** Runs in the page: keeps in `window.said` all that the progress line says, some of it too briefly to wait for. */
+/** Runs in the page: keeps in `window.said` all that the visible progress line says, some of it too briefly to wait for. */
 function noteProgress() {
   /** @type {string[]} */
   const said = [];
   Object.assign(window, { said });
   new MutationObserver(() => {
-    const text = document.getElementById('progress-text')?.textContent ?? '';
-    if (text !== said.at(-1)) said.push(text);
-  }).observe(document, { subtree: true, childList: true, characterData: true });
+    const line = document.getElementById('progress-text');
+    if (line?.checkVisibility() && line.innerText !== said.at(-1)) said.push(line.innerText);
+  }).observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
 }
 
 /** What is on the canvas. */
