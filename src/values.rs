@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use crate::{Error, Result};
+
 /// A prompt as token ids, padded to the model's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenIds {
@@ -37,4 +39,13 @@ pub struct Image {
     pub height: usize,
     /// `width * height * 4` bytes.
     pub rgba: Vec<u8>,
+}
+
+/// Reads a tensor back without blocking: a blocking read panics in a browser.
+///
+/// # Errors
+/// `DeviceLost` or `OutOfMemory`, as the device reports it.
+pub async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    let data = tensor.into_data_async().await.map_err(Error::device)?;
+    data.try_to_vec::<f32>().map_err(Error::device)
 }

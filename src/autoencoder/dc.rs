@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation, module, ops::ConvOptions};
 
-use super::{AutoencoderShape, map_per_position};
+use super::shape::{AutoencoderShape, map_per_position};
 use crate::{
     Result,
     layers::{Activation, Conv2d, Linear, RmsNorm, upsample_nearest_2x},

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{AutoencoderShape, map_per_position};
+use super::shape::{AutoencoderShape, map_per_position};
 use crate::{
     Result,
     layers::{Activation, Attention, Conv2d, GroupNorm, ResnetBlock2D, ResnetOptions, upsample_nearest_2x},

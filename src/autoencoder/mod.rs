@@ -2,15 +2,18 @@
 
 pub mod dc;
 pub mod kl;
+mod scaling;
+mod shape;
 mod tiles;
 pub mod tiny;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use scaling::LatentScaling;
+pub use shape::AutoencoderShape;
 
 use crate::{
-    Error, Result,
+    Result,
     values::{Latent, PixelTensor},
-    weights::{Config, ModelFiles, Tensors},
+    weights::{ModelFiles, Tensors},
 };
 
 /// The autoencoder of a model, of whichever family.
@@ -24,27 +27,6 @@ enum Family {
     Dc(Box<dc::AutoencoderDc>),
     Kl(kl::AutoencoderKl),
     Tiny(tiny::AutoencoderTiny),
-}
-
-/// What the rest of a pipeline must know of an autoencoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AutoencoderShape {
-    /// Channels of pictures: 3 or 4.
-    pub pixel_channels: usize,
-    pub latent_channels: usize,
-    /// Pixels per latent position, along each side.
-    pub factor: usize,
-    /// How many values the decoder's largest feature map has for each latent position.
-    pub map_per_position: usize,
-}
-
-/// [`AutoencoderShape::map_per_position`] of a decoder whose stages, coarse to fine, have these widths and each double
-/// the sides: a stage's first layers may still be as wide as the one before.
-fn map_per_position(widths: impl Iterator<Item = usize>) -> usize {
-    let mut before = 0;
-    let values =
-        widths.enumerate().map(|(level, width)| width.max(std::mem::replace(&mut before, width)) << (2 * level));
-    values.max().unwrap_or(0)
 }
 
 impl Autoencoder {
@@ -70,11 +52,7 @@ impl Autoencoder {
                 let config = dc::AutoencoderDcConfig::read(&config)?;
                 (Family::Dc(Box::new(dc::AutoencoderDc::load(params, &config)?)), config.shape())
             }
-            other => {
-                return Err(Error::bad_model(format!(
-                    "model_index.json: `{component}` is of the class {other}; this version knows AutoencoderTiny, AutoencoderKL and AutoencoderDC"
-                )));
-            }
+            _ => return Err(files.unknown_class(component, "AutoencoderTiny, AutoencoderKL and AutoencoderDC")),
         };
         if let Some(channels) = scaling.channels()
             && channels != shape.latent_channels
@@ -117,53 +95,5 @@ impl Autoencoder {
             Family::Tiny(tiny) => tiny.encode(pixels),
         };
         self.scaling.to_denoiser(z)
-    }
-}
-
-/// Between the autoencoder's scale and the denoiser's: per channel `z = latent * std / scaling + mean` where
-/// the config has `latents_mean` and `latents_std`, else `z = latent / scaling + shift` (diffusers' pipelines).
-struct LatentScaling {
-    scale: Tensor<4>,
-    shift: Tensor<4>,
-}
-
-impl LatentScaling {
-    fn read(config: &Config, class: &str, device: &Device) -> Result<Self> {
-        // What diffusers assumes of each class; the oldest files of this one do not say it.
-        let default = if class == "AutoencoderKL" { 0.18215 } else { 1.0 };
-        let scaling_factor = config.f64("scaling_factor", default)? as f32;
-        let shift_factor = config.f64("shift_factor", 0.0)? as f32;
-        if scaling_factor == 0.0 {
-            return Err(config.wrong("scaling_factor", "it must not be 0"));
-        }
-        let (scale, shift) = match (config.opt_f32s("latents_mean")?, config.opt_f32s("latents_std")?) {
-            (Some(mean), Some(std)) if mean.len() == std.len() => {
-                (std.iter().map(|std| std / scaling_factor).collect(), mean)
-            }
-            (None, None) => (vec![1.0 / scaling_factor], vec![shift_factor]),
-            _ => {
-                return Err(
-                    config.wrong("latents_mean", "it and `latents_std` must be given together, with as many values")
-                );
-            }
-        };
-        let tensor = |values: Vec<f32>| {
-            let channels = values.len();
-            Tensor::from_data(TensorData::new(values, [1, channels, 1, 1]), device)
-        };
-        Ok(Self { scale: tensor(scale), shift: tensor(shift) })
-    }
-
-    /// The number of channels that mean and deviation are given for, if any.
-    fn channels(&self) -> Option<usize> {
-        Some(self.scale.dims()[1]).filter(|channels| *channels > 1)
-    }
-
-    fn to_autoencoder(&self, latent: Latent) -> Latent {
-        latent * self.scale.clone() + self.shift.clone()
-    }
-
-    fn to_denoiser(&self, z: Latent) -> Latent {
-        (z - self.shift.clone()) / self.scale.clone()
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::run::{Condition, Denoiser};
+use super::{Condition, Denoiser};
 use crate::{Result, values::Latent};
 
 /// A prompt's embedding and, where it guides, the negative prompt's: `v_neg + g (v_pos - v_neg)`.

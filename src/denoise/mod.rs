@@ -1,5 +1,6 @@
 //! Noise + [`TextEmbedding`](crate::values::TextEmbedding) -> [`Latent`](crate::values::Latent).
 
+mod denoiser;
 pub mod dit;
 mod guidance;
 pub mod noise;
@@ -7,5 +8,6 @@ mod run;
 pub mod schedule;
 pub mod unet;
 
+pub use denoiser::{Condition, Denoiser};
 pub use guidance::Guidance;
-pub use run::{Blend, Condition, Denoiser, Denoising, FreshNoise, StepOutcome};
+pub use run::{Blend, Denoising, FreshNoise, StepOutcome};

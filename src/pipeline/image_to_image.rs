@@ -1,7 +1,7 @@
 //! From a picture: the run starts part of the way, from the picture with as much noise as belongs there
 //! (diffusers' `StableDiffusionImg2ImgPipeline` and `FluxImg2ImgPipeline`; Meng et al., arXiv 2108.01073).
 
-use super::generate::Start;
+use super::start::Start;
 use crate::{denoise::schedule::Schedule, values::Latent};
 
 /// `known` is the encoded picture, `noise` unit noise, both `[1, C, h, w]`.

@@ -4,7 +4,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::generate::Start;
+use super::start::Start;
 use crate::{
     denoise::Blend,
     values::{Image, Latent, PixelTensor},

@@ -1,19 +1,13 @@
 //! What a model needs of its device's memory, and how it makes do with less. Counted in 64 bits, for WebAssembly's own
 //! are 32, and large models have more bytes than those can say.
 
-use burn::tensor::Device;
-
-use super::model::Pipeline;
-use crate::{
-    Result,
-    weights::{Kept, ModelFiles, list_params},
-};
+use crate::weights::Kept;
 
 /// The smallest side of a tile of decoding, in latent positions.
 pub const MIN_TILE: usize = 16;
 /// Feature maps that a decoder holds at once: what a block skips with, what enters a layer, what leaves it.
 const LIVE_MAPS: u64 = 3;
-const F32_BYTES: u64 = size_of::<f32>() as u64;
+pub const F32_BYTES: u64 = size_of::<f32>() as u64;
 
 /// What a model needs, in bytes, everything in f32. Weights are exact, the rest is an estimate from the configs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +46,7 @@ impl Default for MemoryBudget {
 pub struct MemoryPlan {
     pub kept: Kept,
     /// The text encoders leave the device once the prompt is read, and must be
-    /// [restored](Pipeline::restore_text) before the next.
+    /// [restored](super::Pipeline::restore_text) before the next.
     pub release_text: bool,
     /// How many bytes are wanting all the same.
     pub short_by: u64,
@@ -61,29 +55,6 @@ pub struct MemoryPlan {
 }
 
 impl MemoryNeeds {
-    /// Reads the configs alone.
-    ///
-    /// # Errors
-    /// `BadModel` for a class or an option that this version does not know.
-    pub fn of(files: &ModelFiles) -> Result<Self> {
-        let (params, model) = list_params(&Device::flex(), |tensors| Pipeline::load(files, tensors))?;
-        let bytes = |of_text: bool| {
-            let params = params.iter().filter(|param| param.name.starts_with("text_encoder") == of_text);
-            params.map(|param| param.shape.iter().map(|side| *side as u64).product::<u64>() * F32_BYTES).sum::<u64>()
-        };
-        let [width, height] = model.info().sizes[0];
-        let [_, h, w] = model.latent_shape(width, height);
-        let prompts = if model.guides(model.info().default_guidance) { 2 } else { 1 };
-        let map = model.autoencoder.shape().map_per_position;
-        Ok(Self {
-            text: bytes(true),
-            other: bytes(false),
-            denoising: model.denoiser.live_values(prompts, h, w) * F32_BYTES,
-            decoding: decoding(map, h, w),
-            decoding_tile: decoding(map, h.min(MIN_TILE), w.min(MIN_TILE)),
-        })
-    }
-
     /// The most that is in use at any time under `plan`.
     fn peak(&self, kept: Kept, release_text: bool) -> u64 {
         let drawing = self.denoising.max(self.decoding_tile);
@@ -112,7 +83,7 @@ impl MemoryPlan {
 
     /// The tile in which a latent of `h` x `w` positions is decoded; `None` where it fits in one piece. `map` is what
     /// [`AutoencoderShape::map_per_position`](crate::autoencoder::AutoencoderShape) says.
-    pub(super) fn tile(&self, map: usize, h: usize, w: usize) -> Option<usize> {
+    pub fn tile(&self, map: usize, h: usize, w: usize) -> Option<usize> {
         let room = self.budget.bytes.saturating_sub(self.resident);
         let fits = |h: usize, w: usize| {
             decoding(map, h, w) <= room && decoding(map, h, w) / LIVE_MAPS <= self.budget.largest_tensor
@@ -130,7 +101,7 @@ fn in_memory(f32_bytes: u64, kept: Kept) -> u64 {
 }
 
 /// Bytes that decoding `h` x `w` latent positions takes, where the largest feature map has `map` values for each.
-fn decoding(map: usize, h: usize, w: usize) -> u64 {
+pub fn decoding(map: usize, h: usize, w: usize) -> u64 {
     LIVE_MAPS * F32_BYTES * map as u64 * (h * w) as u64
 }
 

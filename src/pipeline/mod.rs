@@ -1,20 +1,106 @@
-//! The only room that knows the order of the others.
+//! The only room that knows the order of the others, as floors: nothing imports what stands above it.
 //!
-//! [`Pipeline`] is a loaded model of any class that this version runs; `text_to_image`, `image_to_image` and `inpaint`
-//! hold where each kind of generation starts; the rest is what they share.
+//! ```text
+//! request, event                      the words
+//! family/                             what sets pipelines apart, a page each
+//! text, memory                        the text stage; a memory plan from numbers alone
+//! model                               what is loaded, and what it needs
+//! start, text_to_image, ...           where a run begins
+//! plan                                a request checked against a model
+//! diffusion                           the ways of drawing, a file each
+//! mod                                 Pipeline: load, choose the way, generate
+//! ```
 
+mod diffusion;
+mod event;
 mod family;
-mod generate;
 mod image_to_image;
 mod inpaint;
 mod memory;
 mod model;
+mod plan;
 mod request;
+mod start;
 mod text;
 mod text_to_image;
 
-pub use crate::denoise::schedule::Churn;
-pub use generate::{Event, Generated, Preview, read};
+pub use event::{Event, Preview};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
-pub use model::{PREVIEW, Pipeline, required_params};
-pub use request::{Info, Plan, Request};
+use model::Model;
+pub use model::{PREVIEW, memory_needs, required_params};
+pub use request::{Generated, Info, Plan, Request};
+
+pub use crate::denoise::schedule::Churn;
+use crate::{
+    Result,
+    weights::{ModelFiles, Tensors},
+};
+
+/// A loaded model of any class that this version runs, ready to draw.
+pub struct Pipeline {
+    model: Model,
+}
+
+impl Pipeline {
+    /// Builds the model that `files` describe from `tensors`, which it takes.
+    ///
+    /// # Errors
+    /// `BadModel` naming file, key and value, or the tensor, for whatever does not fit.
+    pub fn load(files: &ModelFiles, tensors: &Tensors) -> Result<Self> {
+        Ok(Self { model: Model::load(files, tensors)? })
+    }
+
+    /// The same model, making do with less memory. Its `tensors` were kept as the plan says.
+    pub fn with_memory(mut self, memory: MemoryPlan) -> Self {
+        self.model.memory = memory;
+        self
+    }
+
+    /// Brings back text encoders that the memory plan released.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load), for the text encoders alone.
+    pub fn restore_text(&mut self, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
+        self.model.restore_text(files, tensors)
+    }
+
+    /// Whether the text encoders are on the device.
+    pub fn has_text(&self) -> bool {
+        self.model.has_text()
+    }
+
+    pub fn info(&self) -> &Info {
+        &self.model.info
+    }
+
+    /// The shape of starting noise for a picture of this size: `[C, height / factor, width / factor]`.
+    pub fn latent_shape(&self, width: usize, height: usize) -> [usize; 3] {
+        self.model.latent_shape(width, height)
+    }
+
+    /// Whether the network takes mask and masked picture, and nothing less.
+    pub fn repaints_only(&self) -> bool {
+        self.model.repaints_only()
+    }
+
+    /// Checks a request and fills in the model's defaults.
+    ///
+    /// # Errors
+    /// `BadInput`: one sentence that says what is wrong and what would be right.
+    pub fn plan(&self, request: &Request) -> Result<Plan> {
+        plan::plan(&self.model, request)
+    }
+
+    /// Draws. `on_event` is awaited at each [`Event`]; its error ends the drawing, which is how to cancel.
+    ///
+    /// # Errors
+    /// `BadInput` from [`plan`](Self::plan), or where the text encoder is [released](MemoryPlan::release_text);
+    /// `DeviceLost` or `OutOfMemory` from the device; whatever `on_event` gives.
+    pub async fn generate(
+        &mut self,
+        request: &Request,
+        on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
+    ) -> Result<Generated> {
+        diffusion::draw(&mut self.model, request, on_event).await
+    }
+}

@@ -3,78 +3,87 @@
 use burn::tensor::Device;
 use serde_json::Value;
 
-use super::{family::Family, memory::MemoryPlan, request::Info, text::TextStage};
+use super::{
+    family::{self, Family, Network},
+    memory::{F32_BYTES, MIN_TILE, MemoryNeeds, MemoryPlan, decoding},
+    request::Info,
+    text::TextStage,
+};
 use crate::{
     Error, Result,
     autoencoder::Autoencoder,
-    denoise::{
-        Denoiser,
-        dit::pixart::{PixArt, PixArtConfig},
-        schedule::{self, Scheduler},
-        unet::{UNet, UNetConfig},
-    },
+    denoise::schedule::{self, Scheduler},
     pixels::Alpha,
+    values::{TextEmbedding, read},
     weights::{Config, ModelFiles, ParamShape, Tensors, config::config_file, list_params},
 };
 
 /// A loaded model, ready to draw.
-pub struct Pipeline {
-    family: Family,
+pub struct Model {
+    pub family: &'static dyn Family,
     /// `None` while it is released.
-    pub(super) text: Option<TextStage>,
-    pub(super) denoiser: Box<dyn Denoiser>,
-    network: Network,
+    text: Option<TextStage>,
+    pub network: Network,
     scheduler_class: String,
     scheduler_config: Value,
-    pub(super) autoencoder: Autoencoder,
+    pub autoencoder: Autoencoder,
     /// A small decoder of the same latents (TAESD), for previews.
-    pub(super) preview: Option<Autoencoder>,
-    pub(super) memory: MemoryPlan,
-    info: Info,
-    pub(super) device: Device,
+    preview: Option<Autoencoder>,
+    pub memory: MemoryPlan,
+    pub info: Info,
+    pub device: Device,
 }
 
 /// The optional component that decodes previews.
 pub const PREVIEW: &str = "preview_vae";
-
-/// What the pipeline must know of a denoiser.
-struct Network {
-    component: &'static str,
-    in_channels: usize,
-    out_channels: usize,
-    /// Latent sides must be multiples of this.
-    patch: usize,
-    /// The latent's side in training.
-    sample_size: Option<usize>,
-    /// It is told the guidance and so never called twice for it.
-    told_guidance: bool,
-}
 
 /// Names and shapes of every tensor that the model in `files` takes: `component/key`.
 ///
 /// # Errors
 /// `BadModel` for a class or an option that this version does not know.
 pub fn required_params(files: &ModelFiles, device: &Device) -> Result<Vec<ParamShape>> {
-    list_params(device, |tensors| Pipeline::load(files, tensors)).map(|(params, _)| params)
+    list_params(device, |tensors| Model::load(files, tensors)).map(|(params, _)| params)
 }
 
-impl Pipeline {
+/// What the model in `files` needs of a device's memory, read off its configs alone.
+///
+/// # Errors
+/// `BadModel` for a class or an option that this version does not know.
+pub fn memory_needs(files: &ModelFiles) -> Result<MemoryNeeds> {
+    let (params, model) = list_params(&Device::flex(), |tensors| Model::load(files, tensors))?;
+    let bytes = |of_text: bool| {
+        let params = params.iter().filter(|param| param.name.starts_with("text_encoder") == of_text);
+        params.map(|param| param.shape.iter().map(|side| *side as u64).product::<u64>() * F32_BYTES).sum::<u64>()
+    };
+    let [width, height] = model.info.sizes[0];
+    let [_, h, w] = model.latent_shape(width, height);
+    let prompts = if model.guides(model.info.default_guidance) { 2 } else { 1 };
+    let map = model.autoencoder.shape().map_per_position;
+    Ok(MemoryNeeds {
+        text: bytes(true),
+        other: bytes(false),
+        denoising: model.network.denoiser.live_values(prompts, h, w) * F32_BYTES,
+        decoding: decoding(map, h, w),
+        decoding_tile: decoding(map, h.min(MIN_TILE), w.min(MIN_TILE)),
+    })
+}
+
+impl Model {
     /// Builds the model that `files` describe from `tensors`, which it takes.
     ///
     /// # Errors
     /// `BadModel` naming file, key and value, or the tensor, for whatever does not fit.
     pub fn load(files: &ModelFiles, tensors: &Tensors) -> Result<Self> {
         let index = files.index()?;
-        let (family, defaults) = Family::read(&index)?;
-        let max_text_tokens = files.max_tokens("tokenizer").map_or(defaults.max_text_tokens, |max| {
-            if family == Family::Inkbloom { defaults.max_text_tokens } else { max.min(defaults.max_text_tokens) }
-        });
+        let (family, defaults) = family::read(&index)?;
+        let own = files.max_tokens("tokenizer");
+        let max_text_tokens = family.max_text_tokens(own, defaults.max_text_tokens);
         let max_text_tokens = index.count("max_text_tokens", max_text_tokens)?;
         // This is the order of a bundle's shards, too.
         let autoencoder = Autoencoder::load(tensors, files, "vae")?;
         let preview = files.configs.contains_key(PREVIEW).then(|| Autoencoder::load(tensors, files, PREVIEW));
         let preview = preview.transpose()?;
-        let (denoiser, network) = load_denoiser(files, tensors, family)?;
+        let network = family.network(files, tensors)?;
         let text = TextStage::load(files, tensors, family, max_text_tokens)?;
         let shape = autoencoder.shape();
         let latent = shape.latent_channels;
@@ -121,7 +130,6 @@ impl Pipeline {
         Ok(Self {
             family,
             text: Some(text),
-            denoiser,
             network,
             scheduler_class,
             scheduler_config: files.configs.get("scheduler").cloned().unwrap_or_default(),
@@ -131,11 +139,6 @@ impl Pipeline {
             info,
             device: tensors.device().clone(),
         })
-    }
-
-    /// The same model, making do with less memory. Its `tensors` were kept as the plan says.
-    pub fn with_memory(self, memory: MemoryPlan) -> Self {
-        Self { memory, ..self }
     }
 
     /// Brings back text encoders that the memory plan released.
@@ -152,12 +155,31 @@ impl Pipeline {
         self.text.is_some()
     }
 
-    pub fn info(&self) -> &Info {
-        &self.info
+    /// # Errors
+    /// `BadInput` where the text encoders are released.
+    pub fn text(&self) -> Result<&TextStage> {
+        self.text.as_ref().ok_or_else(|| {
+            Error::bad_input("the text encoder was released to save memory; restore it before drawing again")
+        })
     }
 
-    pub(super) fn family(&self) -> Family {
-        self.family
+    /// Lets the text encoders go where the memory plan says so, now that they have given `text`.
+    ///
+    /// # Errors
+    /// `DeviceLost` or `OutOfMemory` from the device.
+    pub async fn text_was_read(&mut self, text: &TextEmbedding) -> Result<()> {
+        if self.memory.release_text {
+            // The embedding must be computed before what computes it goes.
+            read(text.hidden.clone()).await?;
+            self.text = None;
+            self.device.memory_cleanup();
+        }
+        Ok(())
+    }
+
+    /// What decodes previews, and whether it is the model's own decoder.
+    pub fn preview_decoder(&self) -> (&Autoencoder, bool) {
+        self.preview.as_ref().map_or((&self.autoencoder, true), |preview| (preview, false))
     }
 
     /// The shape of starting noise for a picture of this size: `[C, height / factor, width / factor]`.
@@ -167,13 +189,13 @@ impl Pipeline {
     }
 
     /// How many patches of the latent the network sees.
-    pub(super) fn patches(&self, width: usize, height: usize) -> usize {
+    pub fn patches(&self, width: usize, height: usize) -> usize {
         let step = self.size_step();
         (width / step) * (height / step)
     }
 
     /// Sides must be multiples of this many pixels.
-    pub(super) fn size_step(&self) -> usize {
+    pub fn size_step(&self) -> usize {
         self.autoencoder.shape().factor * self.network.patch
     }
 
@@ -183,7 +205,7 @@ impl Pipeline {
     }
 
     /// Whether a guidance scale needs the negative prompt at all.
-    pub(super) fn guides(&self, scale: f32) -> bool {
+    pub fn guides(&self, scale: f32) -> bool {
         !self.network.told_guidance && self.family.guides(scale)
     }
 
@@ -191,56 +213,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// `BadInput` for a name that is unknown or does not fit the model.
-    pub(super) fn scheduler(&self, name: Option<&str>) -> Result<Box<dyn Scheduler>> {
+    pub fn scheduler(&self, name: Option<&str>) -> Result<Box<dyn Scheduler>> {
         let config = Config::new(&config_file("scheduler"), &self.scheduler_config)?;
         let (own, grid) = (self.scheduler_class.as_str(), self.family.grid());
         match name {
             None => schedule::from_config(own, &config, grid),
             Some(name) => schedule::instead(own, name, &config, grid),
         }
-    }
-}
-
-/// The component `transformer` or `unet`, as the class that `model_index.json` names.
-fn load_denoiser(files: &ModelFiles, tensors: &Tensors, family: Family) -> Result<(Box<dyn Denoiser>, Network)> {
-    let component = match family {
-        Family::Inkbloom | Family::PixArt => "transformer",
-        Family::StableDiffusion | Family::LatentConsistency | Family::StableDiffusionXl => "unet",
-    };
-    let params = tensors.params(&format!("{component}/"));
-    match (component, files.class(component)?) {
-        // The latter is the class's name from before diffusers 0.30.
-        ("transformer", "PixArtTransformer2DModel" | "Transformer2DModel") => {
-            let config = PixArtConfig::read(&files.config(component)?)?;
-            let network = Network {
-                component,
-                in_channels: config.in_channels,
-                out_channels: config.out_channels,
-                patch: config.patch_size,
-                sample_size: Some(config.sample_size),
-                told_guidance: false,
-            };
-            Ok((Box::new(PixArt::load(&params, config)?), network))
-        }
-        ("unet", "UNet2DConditionModel") => {
-            let config = UNetConfig::read(&files.config(component)?)?;
-            if (family == Family::StableDiffusionXl) != config.pooled_dim().is_some() {
-                return Err(Error::bad_model(format!(
-                    "{}: `addition_embed_type` does not go with the pipeline that model_index.json names",
-                    config_file(component)
-                )));
-            }
-            let network = Network {
-                component,
-                in_channels: config.in_channels,
-                out_channels: config.out_channels,
-                patch: 1,
-                sample_size: config.sample_size,
-                told_guidance: config.time_cond_proj_dim.is_some(),
-            };
-            Ok((Box::new(UNet::load(&params, config)?), network))
-        }
-        ("transformer", class) => Family::unknown_class(component, class, "PixArtTransformer2DModel"),
-        (_, class) => Family::unknown_class(component, class, "UNet2DConditionModel"),
     }
 }

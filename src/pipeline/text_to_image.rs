@@ -1,6 +1,6 @@
 //! From a prompt alone: the run starts from noise.
 
-use super::generate::Start;
+use super::start::Start;
 use crate::{denoise::schedule::Schedule, values::Latent};
 
 /// `noise` is unit noise, `[1, C, h, w]`.

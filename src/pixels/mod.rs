@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{
     Code, Error, Result,
-    values::{Image, PixelTensor},
+    values::{Image, PixelTensor, read},
     weights::Config,
 };
 
@@ -51,6 +51,15 @@ impl Alpha {
     fn channels(self) -> usize {
         if self == Self::None { 3 } else { 4 }
     }
+}
+
+/// One picture of an autoencoder, `[1, C, H, W]` on its device -> bytes here.
+///
+/// # Errors
+/// `DeviceLost` or `OutOfMemory` from the device; those of [`to_image`].
+pub async fn read_image(pixels: PixelTensor, alpha: Alpha) -> Result<Image> {
+    let [_, _, height, width] = pixels.dims();
+    to_image(&read(pixels).await?, width, height, alpha)
 }
 
 /// One picture's values, `[C, height, width]` in -1..1 (clamped where they overshoot), as straight RGBA8.

@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use super::batch::batch;
 use crate::{
     Result,
     layers::{Activation, Embedding, LayerNorm, Linear, mask_to_bias, multi_head_attention},
@@ -117,7 +118,7 @@ impl Bert {
     pub fn forward(&self, prompts: &[TokenIds]) -> Result<TextEmbedding> {
         let BertConfig { vocab_size, max_position_embeddings, .. } = self.config;
         let device = self.token_type_embedding.device();
-        let (ids, attention_mask) = super::batch(prompts, vocab_size, max_position_embeddings, &device)?;
+        let (ids, attention_mask) = batch(prompts, vocab_size, max_position_embeddings, &device)?;
         let [_, t] = ids.dims();
         // transformers discards with the most negative float; -1e9 underflows softmax to 0 just the same.
         let bias = mask_to_bias(attention_mask.clone(), -1e9);

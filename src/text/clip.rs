@@ -2,6 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
+use super::batch::batch;
 use crate::{
     Result,
     layers::{Activation, Embedding, LayerNorm, Linear, mask_to_bias, multi_head_attention},
@@ -140,7 +141,7 @@ impl ClipText {
     pub fn forward(&self, prompts: &[TokenIds]) -> Result<ClipOutput> {
         let ClipTextConfig { vocab_size, max_position_embeddings, .. } = self.config;
         let device = self.position_embedding.device();
-        let (ids, mask) = super::batch(prompts, vocab_size, max_position_embeddings, &device)?;
+        let (ids, mask) = batch(prompts, vocab_size, max_position_embeddings, &device)?;
         let [n, t] = ids.dims();
         // A token sees itself and what stands before it.
         let causal: Vec<f32> = (0..t * t).map(|i| if i % t > i / t { HIDDEN } else { 0.0 }).collect();

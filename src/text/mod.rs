@@ -1,40 +1,92 @@
-//! [`TokenIds`](crate::values::TokenIds) -> [`TextEmbedding`](crate::values::TextEmbedding): one file per family.
+//! [`TokenIds`] -> hidden states: one file per family, and what they share.
 
+mod batch;
 pub mod bert;
 pub mod clip;
 pub mod t5;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use bert::{Bert, BertConfig};
+use burn::tensor::Tensor;
+use clip::{ClipText, ClipTextConfig};
+use t5::{T5, T5Config};
 
-use crate::{Error, Result, values::TokenIds};
+use crate::{
+    Result,
+    values::{TextEmbedding, TokenIds},
+    weights::{ModelFiles, Tensors},
+};
 
-/// Prompts of equal length as `[N, T]` ids and a `[N, T]` mask (1 = keep), for an encoder of so many tokens and positions.
-///
-/// # Errors
-/// `BadModel` where a token id is beyond the vocabulary, or there are more tokens than positions: the tokenizer is
-/// then not this encoder's.
-fn batch(
-    prompts: &[TokenIds],
-    vocabulary: usize,
-    positions: usize,
-    device: &Device,
-) -> Result<(Tensor<2, Int>, Tensor<2>)> {
-    let n = prompts.len();
-    let t = prompts.first().map_or(0, |prompt| prompt.ids.len());
-    if t > positions {
-        return Err(Error::bad_model(format!(
-            "the prompt has {t} tokens, but the text encoder has {positions} positions: lower `max_text_tokens` in model_index.json"
-        )));
+/// A text encoder, of whichever class.
+pub enum TextEncoder {
+    Bert(Bert),
+    Clip(ClipText),
+    T5(T5),
+}
+
+/// What a text encoder says of a batch of prompts, before a pipeline picks from it.
+pub struct Encoding {
+    /// `[N, T, D]`, the last hidden state.
+    pub hidden: Tensor<3>,
+    /// `[N, T]`, 1 = keep, 0 = padding.
+    pub attention_mask: Option<Tensor<2>>,
+    /// `[N, T, D]`, what enters the last layer; of CLIP.
+    pub penultimate: Option<Tensor<3>>,
+    /// `[N, D']`, the whole prompt in one vector; of CLIP.
+    pub pooled: Option<Tensor<2>>,
+}
+
+impl TextEncoder {
+    /// Loads a component as the class that `model_index.json` names, one of `classes`.
+    ///
+    /// # Errors
+    /// `BadModel` for another class, an option that cannot be honoured, or tensors that do not fit.
+    pub fn load(tensors: &Tensors, files: &ModelFiles, component: &str, classes: &[&str]) -> Result<Self> {
+        let unknown = || files.unknown_class(component, &classes.join(" and "));
+        let class = files.class(component)?;
+        if !classes.contains(&class) {
+            return Err(unknown());
+        }
+        let params = &tensors.params(&format!("{component}/"));
+        let config = files.config(component)?;
+        Ok(match class {
+            "BertModel" => Self::Bert(Bert::load(params, BertConfig::read(&config)?)?),
+            "CLIPTextModel" => Self::Clip(ClipText::load(params, ClipTextConfig::read(&config, false)?)?),
+            "CLIPTextModelWithProjection" => Self::Clip(ClipText::load(params, ClipTextConfig::read(&config, true)?)?),
+            "T5EncoderModel" => Self::T5(T5::load(params, T5Config::read(&config)?)?),
+            _ => return Err(unknown()),
+        })
     }
-    if let Some(id) = prompts.iter().flat_map(|prompt| &prompt.ids).find(|id| **id >= vocabulary as i64) {
-        return Err(Error::bad_model(format!(
-            "the tokenizer gave the id {id}, but the text encoder knows {vocabulary} tokens: this is not its tokenizer"
-        )));
+
+    /// A batch of prompts of equal length.
+    ///
+    /// # Errors
+    /// `BadModel` where the tokenizer is not this encoder's.
+    pub fn forward(&self, prompts: &[TokenIds]) -> Result<Encoding> {
+        Ok(match self {
+            Self::Bert(bert) => bert.forward(prompts)?.into(),
+            Self::T5(t5) => t5.forward(prompts)?.into(),
+            Self::Clip(clip) => {
+                let output = clip.forward(prompts)?;
+                Encoding {
+                    hidden: output.last_hidden_state,
+                    attention_mask: None,
+                    penultimate: Some(output.penultimate),
+                    pooled: Some(output.pooled),
+                }
+            }
+        })
     }
-    let ids: Vec<i64> = prompts.iter().flat_map(|prompt| prompt.ids.clone()).collect();
-    let mask: Vec<f32> = prompts.iter().flat_map(|prompt| &prompt.attention_mask).map(|kept| *kept as f32).collect();
-    Ok((
-        Tensor::from_data(TensorData::new(ids, [n, t]), device),
-        Tensor::from_data(TensorData::new(mask, [n, t]), device),
-    ))
+}
+
+impl Encoding {
+    /// The last hidden state with its mask, as networks take it that know padding.
+    pub fn masked(&self) -> TextEmbedding {
+        TextEmbedding { hidden: self.hidden.clone(), attention_mask: self.attention_mask.clone(), pooled: None }
+    }
+}
+
+impl From<TextEmbedding> for Encoding {
+    fn from(TextEmbedding { hidden, attention_mask, pooled }: TextEmbedding) -> Self {
+        Self { hidden, attention_mask, penultimate: None, pooled }
+    }
 }

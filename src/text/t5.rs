@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData, ops::AttentionModuleOptions};
 
+use super::batch::batch;
 use crate::{
     Result,
     layers::{Activation, Embedding, Linear, RmsNorm, mask_to_bias, multi_head_attention},
@@ -126,7 +127,7 @@ impl T5 {
     /// # Errors
     /// `BadModel` where the tokenizer is not this encoder's.
     pub fn forward(&self, prompts: &[TokenIds]) -> Result<TextEmbedding> {
-        let (ids, attention_mask) = super::batch(prompts, self.config.vocab_size, usize::MAX, &self.device)?;
+        let (ids, attention_mask) = batch(prompts, self.config.vocab_size, usize::MAX, &self.device)?;
         let [_, t] = ids.dims();
         // [1, heads, T, T] + [N, 1, 1, T]
         let bias = self.position_bias(t) + mask_to_bias(attention_mask.clone(), HIDDEN);

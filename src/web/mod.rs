@@ -12,8 +12,8 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     Error, Result,
-    pipeline::{Event, MemoryBudget, MemoryNeeds, MemoryPlan, Pipeline, Request, read, required_params},
-    values::Image,
+    pipeline::{Event, MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs, required_params},
+    values::{Image, read},
     weights::{
         Tensors,
         bundle::{self, Manifest},
@@ -49,7 +49,7 @@ impl Loader {
         manifest.check_params(&required_params(&manifest.files, &burn::tensor::Device::flex())?)?;
         let device = device::choose(&device).await?;
         let bytes = memory_mib.map_or(device.budget.bytes, |mib| (mib * f64::from(1 << 20)) as u64);
-        let memory = MemoryPlan::new(&MemoryNeeds::of(&manifest.files)?, MemoryBudget { bytes, ..device.budget });
+        let memory = MemoryPlan::new(&memory_needs(&manifest.files)?, MemoryBudget { bytes, ..device.budget });
         Ok(Loader::new(manifest, device, memory))
     }
 

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{ModelFiles, ParamShape, StoredDtype, Tensors};
+use super::{ModelFiles, ParamShape, StoredDtype, Tensors, matrix};
 use crate::{Code, Error, Result};
 
 /// The value of `format` in every manifest.
@@ -66,11 +66,6 @@ impl StoredTensor {
     pub fn matrix(&self) -> (usize, usize) {
         matrix(&self.shape)
     }
-}
-
-/// The first dimension and the product of the rest; a scalar or a vector is a column.
-pub fn matrix(shape: &[usize]) -> (usize, usize) {
-    (shape.first().copied().unwrap_or(1), shape.iter().skip(1).product())
 }
 
 /// SHA-256 as lower-case hexadecimal.

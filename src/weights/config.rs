@@ -61,6 +61,12 @@ impl ModelFiles {
             ))
         })
     }
+
+    /// An error about the class of `component`: which one it is, and those that this version `knows`.
+    pub fn unknown_class(&self, component: &str, knows: &str) -> Error {
+        let class = self.model_index[component][1].as_str().unwrap_or_default();
+        Error::bad_model(format!("model_index.json: `{component}` is of the class {class}; this version knows {knows}"))
+    }
 }
 
 /// Where a diffusers folder keeps the config of `component`.

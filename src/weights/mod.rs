@@ -11,6 +11,6 @@ mod params;
 pub mod safetensors;
 
 pub use config::{Config, ModelFiles};
-pub use dtype::StoredDtype;
+pub use dtype::{StoredDtype, matrix};
 pub use names::canonical;
 pub use params::{Kept, MAX_PIECE_BYTES, ParamShape, Params, Tensors, Weight, list_params};

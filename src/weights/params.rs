@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::f16;
 
-use super::{bundle::matrix, canonical};
+use super::{canonical, matrix};
 use crate::{Error, Result};
 
 /// No piece of a weight is larger on the device: the smallest `maxStorageBufferBindingSize` that WebGPU allows.

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use inkbloom::{
     Code,
-    pipeline::{MemoryBudget, MemoryNeeds, MemoryPlan, Pipeline, Request, required_params},
+    pipeline::{MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs, required_params},
     weights::{Kept, Tensors},
 };
 
@@ -51,7 +51,7 @@ fn weights_kept_as_f16_draw_nearly_the_same_picture() {
 fn a_released_text_encoder_is_asked_for_and_comes_back() {
     let case = fixture("pipeline/sdxl_text");
     let (files, weights) = load_model(&case);
-    let needs = MemoryNeeds::of(&files).unwrap();
+    let needs = memory_needs(&files).unwrap();
     let budget = MemoryBudget { bytes: needs.text + needs.other, ..Default::default() };
     let memory = MemoryPlan::new(&needs, budget);
     assert!(memory.release_text && memory.kept == Kept::F32);
@@ -79,7 +79,7 @@ fn a_released_text_encoder_is_asked_for_and_comes_back() {
 fn needs_are_the_weights_and_more() {
     for name in CASES {
         let (files, _) = load_model(&fixture("pipeline").join(name));
-        let needs = MemoryNeeds::of(&files).unwrap();
+        let needs = memory_needs(&files).unwrap();
         let params = required_params(&files, &Device::flex()).unwrap();
         let values: usize = params.iter().map(|param| param.shape.iter().product::<usize>()).sum();
         assert_eq!(needs.text + needs.other, 4 * values as u64, "{name}");
@@ -90,7 +90,7 @@ fn needs_are_the_weights_and_more() {
 #[test]
 fn a_tight_budget_decodes_in_tiles_and_a_hopeless_one_warns() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_straight"));
-    let needs = MemoryNeeds::of(&files).unwrap();
+    let needs = memory_needs(&files).unwrap();
     let plan = |model: &Pipeline| {
         let request = Request { prompt: "a cat".into(), width: Some(128), height: Some(128), ..Default::default() };
         model.plan(&request).unwrap()

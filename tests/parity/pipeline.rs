@@ -2,8 +2,8 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use inkbloom::{
-    pipeline::{Churn, Event, Generated, Pipeline, Request, read},
-    values::Image,
+    pipeline::{Churn, Event, Generated, Pipeline, Request},
+    values::{Image, read},
     weights::Tensors,
 };
 

@@ -8,7 +8,8 @@ use inkbloom::{
     pipeline::{Pipeline, Request, required_params},
     weights::{
         ModelFiles, StoredDtype, Tensors,
-        bundle::{FORMAT, Loader, Manifest, Shard, ShardWriter, VERSION, matrix},
+        bundle::{FORMAT, Loader, Manifest, Shard, ShardWriter, VERSION},
+        matrix,
     },
 };
 

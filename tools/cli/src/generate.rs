@@ -6,7 +6,8 @@ use burn::tensor::{DType, Device};
 use clap::ValueEnum;
 use inkbloom::{
     Code, Error, Result,
-    pipeline::{Churn, Event, MemoryBudget, MemoryNeeds, MemoryPlan, Pipeline, Request, read},
+    pipeline::{Churn, Event, MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs},
+    values::read,
     weights::Tensors,
 };
 
@@ -130,7 +131,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(mib) => {
             let budget =
                 MemoryBudget { bytes: mib << 20, keeps_f16: device.supports_dtype(DType::F16), ..Default::default() };
-            MemoryPlan::new(&MemoryNeeds::of(model.files())?, budget)
+            MemoryPlan::new(&memory_needs(model.files())?, budget)
         }
     };
     let loading = Progress::new("loading");

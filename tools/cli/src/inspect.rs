@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use burn::tensor::Device;
 use inkbloom::{
     Result,
-    pipeline::{MemoryNeeds, required_params},
+    pipeline::{memory_needs, required_params},
 };
 
 use crate::files::{self, Model};
@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
             return Ok(());
         }
     };
-    let needs = MemoryNeeds::of(files)?;
+    let needs = memory_needs(files)?;
     println!(
         "  on the device  {} of weights in f32, {} of them text encoders; about {} more to draw",
         mib(needs.text + needs.other),

@@ -1,0 +1,104 @@
+//! Drawing by diffusion: prompt, text, noise or picture, steps, pixels.
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::{
+    event::{Event, Preview},
+    image_to_image, inpaint,
+    model::Model,
+    plan,
+    request::{Generated, Plan, Request},
+    start::Start,
+    text::Encoded,
+    text_to_image,
+};
+use crate::{
+    Result,
+    denoise::{Condition, Denoising, FreshNoise, Guidance, noise},
+    pixels,
+    values::{Latent, TextEmbedding},
+};
+
+/// The stream of a seed's noise that draws the encoding of an init picture; steps count from 1, the start is 0.
+const ENCODE_STREAM: u64 = u64::MAX;
+
+/// Draws what `request` asks for.
+///
+/// # Errors
+/// Those of [`Pipeline::generate`](super::Pipeline::generate).
+pub async fn draw(
+    model: &mut Model,
+    request: &Request,
+    mut on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
+) -> Result<Generated> {
+    let mut plan = plan::plan(model, request)?;
+    let Plan { guidance, width, height, count, .. } = plan;
+
+    let Encoded { tokens, embedding: text, warnings } =
+        model.text()?.encode(&request.prompt, &request.negative_prompt, model.guides(guidance))?;
+    plan.warnings.extend(warnings);
+    on_event(Event::Text { tokens: &tokens, embedding: &last(&text) }).await?;
+    model.text_was_read(&text).await?;
+
+    let mut images = Vec::with_capacity(count);
+    for image in 0..count {
+        let seed = request.seed.wrapping_add(image as u64);
+        let noise = unit_noise(model, &request.noise, seed, 0, &plan);
+        let Start { x_t, blend, extra } = start(model, request, &noise, seed, &plan);
+        let condition = Condition { text: text.clone(), picture: (height, width), guidance, extra };
+        let guidance = Guidance::new(guidance, condition);
+        let fresh = FreshNoise { seed, given: request.step_noise.clone() };
+        let mut run = Denoising::new(model.network.denoiser.as_ref(), &guidance, &plan.schedule, x_t, fresh, blend);
+        on_event(Event::Start { image, noise: &noise, x_t: run.x_t() }).await?;
+        while let Some(outcome) = run.step()? {
+            let (decoder, halved) = model.preview_decoder();
+            let preview = Preview { x_0: outcome.x_0, decoder, halved, alpha: model.info.alpha };
+            let (step, steps) = (outcome.step, plan.schedule.steps.len());
+            on_event(Event::Step { image, count, step, steps, x_t: &outcome.x_t, preview }).await?;
+        }
+        let latent = run.x_t().clone();
+        let pixels = match plan.tile {
+            Some(tile) => model.autoencoder.decode_tiled(latent, tile),
+            None => model.autoencoder.decode(latent),
+        };
+        on_event(Event::Decoded { image, pixels: &pixels }).await?;
+        images.push(pixels::read_image(pixels, model.info.alpha).await?);
+    }
+    Ok(Generated { images, warnings: plan.warnings })
+}
+
+/// Unit noise of the picture's latent, `[1, C, h, w]`: what was given, or a stream of the seed's.
+fn unit_noise(model: &Model, given: &Option<Vec<f32>>, seed: u64, stream: u64, plan: &Plan) -> Latent {
+    let [c, h, w] = model.latent_shape(plan.width, plan.height);
+    let values = given.clone().unwrap_or_else(|| noise::normal(seed, stream, c * h * w));
+    Tensor::from_data(TensorData::new(values, [1, c, h, w]), &model.device)
+}
+
+/// Where the run of one picture begins.
+fn start(model: &Model, request: &Request, noise: &Latent, seed: u64, plan: &Plan) -> Start {
+    let Some(init) = &request.init else { return text_to_image::start(noise.clone(), &plan.schedule) };
+    let encode_noise =
+        model.family.draws_encoding().then(|| unit_noise(model, &request.encode_noise, seed, ENCODE_STREAM, plan));
+    let encode = |pixels| model.autoencoder.encode(pixels, encode_noise.clone());
+    let pixels = pixels::from_image(init, model.info.alpha, &model.device);
+    let known = encode(pixels.clone());
+    // All anew below a mask starts from noise alone.
+    let start = match request.mask.is_some() && plan.strength == 1.0 {
+        true => text_to_image::start(noise.clone(), &plan.schedule),
+        false => image_to_image::start(known.clone(), noise.clone(), &plan.schedule),
+    };
+    let Some(mask) = &request.mask else { return start };
+    let masked = model.repaints_only().then(|| encode(inpaint::masked(pixels, mask)));
+    let mask = inpaint::latent_mask(mask, model.autoencoder.shape().factor, &model.device);
+    inpaint::below(mask, start, known, noise.clone(), masked)
+}
+
+/// The last prompt of a batch alone: the positive one.
+fn last(text: &TextEmbedding) -> TextEmbedding {
+    let [n, _, _] = text.hidden.dims();
+    TextEmbedding {
+        hidden: text.hidden.clone().narrow(0, n - 1, 1),
+        attention_mask: text.attention_mask.clone().map(|mask| mask.narrow(0, n - 1, 1)),
+        pooled: text.pooled.clone().map(|pooled| pooled.narrow(0, n - 1, 1)),
+    }
+}

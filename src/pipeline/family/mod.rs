@@ -1,0 +1,35 @@
+//! The families of pipelines, a page each. A new one is a new page and a line in [`FAMILIES`].
+
+mod latent_consistency;
+mod networks;
+mod page;
+mod pixart;
+mod stable_diffusion;
+mod stable_diffusion_xl;
+mod sticker;
+
+pub use page::{Defaults, Family, Network};
+
+use crate::{Result, weights::Config};
+
+const FAMILIES: [&dyn Family; 5] = [
+    &sticker::Sticker,
+    &stable_diffusion::StableDiffusion,
+    &latent_consistency::LatentConsistency,
+    &stable_diffusion_xl::StableDiffusionXl,
+    &pixart::PixArt,
+];
+
+/// The family of the class that `model_index.json` names, and the class's defaults.
+///
+/// # Errors
+/// `BadModel` for a class that this version does not run.
+pub fn read(index: &Config) -> Result<(&'static dyn Family, Defaults)> {
+    let class = index.str("_class_name", "")?;
+    let all = || FAMILIES.iter().flat_map(|family| family.classes().iter().map(move |class| (*family, class)));
+    let found = all().find(|(_, (known, _))| *known == class);
+    found.map(|(family, (_, defaults))| (family, *defaults)).ok_or_else(|| {
+        let known: Vec<_> = all().map(|(_, (class, _))| *class).collect();
+        index.wrong("_class_name", &format!("this version runs {}", known.join(", ")))
+    })
+}

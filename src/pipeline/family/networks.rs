@@ -1,0 +1,60 @@
+//! Denoisers that several families have.
+
+use super::page::Network;
+use crate::{
+    Error, Result,
+    denoise::{
+        dit::pixart::{PixArt, PixArtConfig},
+        unet::{UNet, UNetConfig},
+    },
+    weights::{ModelFiles, Tensors, config::config_file},
+};
+
+/// `PixArtTransformer2DModel`.
+///
+/// # Errors
+/// `BadModel` for another class, an option that cannot be honoured, or tensors that do not fit.
+pub fn pixart(files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
+    let component = "transformer";
+    // The latter is the class's name from before diffusers 0.30.
+    if !["PixArtTransformer2DModel", "Transformer2DModel"].contains(&files.class(component)?) {
+        return Err(files.unknown_class(component, "PixArtTransformer2DModel"));
+    }
+    let config = PixArtConfig::read(&files.config(component)?)?;
+    Ok(Network {
+        component,
+        in_channels: config.in_channels,
+        out_channels: config.out_channels,
+        patch: config.patch_size,
+        sample_size: Some(config.sample_size),
+        told_guidance: false,
+        denoiser: Box::new(PixArt::load(&tensors.params("transformer/"), config)?),
+    })
+}
+
+/// `UNet2DConditionModel`, told pooled text and the picture's size or not.
+///
+/// # Errors
+/// `BadModel` for another class, an option that cannot be honoured, or tensors that do not fit.
+pub fn unet(files: &ModelFiles, tensors: &Tensors, told_pooled: bool) -> Result<Network> {
+    let component = "unet";
+    if files.class(component)? != "UNet2DConditionModel" {
+        return Err(files.unknown_class(component, "UNet2DConditionModel"));
+    }
+    let config = UNetConfig::read(&files.config(component)?)?;
+    if told_pooled != config.pooled_dim().is_some() {
+        return Err(Error::bad_model(format!(
+            "{}: `addition_embed_type` does not go with the pipeline that model_index.json names",
+            config_file(component)
+        )));
+    }
+    Ok(Network {
+        component,
+        in_channels: config.in_channels,
+        out_channels: config.out_channels,
+        patch: 1,
+        sample_size: config.sample_size,
+        told_guidance: config.time_cond_proj_dim.is_some(),
+        denoiser: Box::new(UNet::load(&tensors.params("unet/"), config)?),
+    })
+}

@@ -1,0 +1,106 @@
+//! What a family says of itself on its page.
+
+use crate::{
+    Result,
+    denoise::{Denoiser, schedule::Grid},
+    text::Encoding,
+    values::TextEmbedding,
+    weights::{Config, ModelFiles, Tensors},
+};
+
+/// What a pipeline class assumes where neither request nor model says anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    pub steps: usize,
+    pub guidance: f64,
+    pub max_text_tokens: usize,
+}
+
+impl Defaults {
+    pub const fn new(steps: usize, guidance: f64, max_text_tokens: usize) -> Self {
+        Self { steps, guidance, max_text_tokens }
+    }
+}
+
+/// A text encoder of a family.
+pub struct EncoderSlot {
+    pub component: &'static str,
+    pub tokenizer: &'static str,
+    /// The transformers classes that may stand there.
+    pub classes: &'static [&'static str],
+}
+
+/// A denoiser, and what a pipeline must know of it.
+pub struct Network {
+    pub denoiser: Box<dyn Denoiser>,
+    pub component: &'static str,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    /// Latent sides must be multiples of this.
+    pub patch: usize,
+    /// The latent's side in training.
+    pub sample_size: Option<usize>,
+    /// It is told the guidance and so never called twice for it.
+    pub told_guidance: bool,
+}
+
+/// What sets pipelines apart. Whether a class was written for text, picture to picture or inpainting makes no difference:
+/// each model does what its network can. What is not said here is as in diffusers' classic pipelines.
+pub trait Family: Sync {
+    /// The classes of `model_index.json`, with the defaults of diffusers' `__call__`.
+    fn classes(&self) -> &'static [(&'static str, Defaults)];
+
+    /// The text encoders, at least one.
+    fn encoders(&self) -> &'static [EncoderSlot];
+
+    /// What the encoders say of the same prompts, one encoding of each in their order, as the network takes it.
+    fn join(&self, encodings: &[Encoding]) -> TextEmbedding;
+
+    /// The denoiser, as the class that `model_index.json` names.
+    ///
+    /// # Errors
+    /// `BadModel` for an unknown class, an option that cannot be honoured, or tensors that do not fit.
+    fn network(&self, files: &ModelFiles, tensors: &Tensors) -> Result<Network>;
+
+    /// The prompt as the reference reads it.
+    fn prompt(&self, prompt: &str) -> String {
+        prompt.to_owned()
+    }
+
+    /// How many tokens a prompt has where the model does not say: `own` is what its tokenizer holds, `default` the class's.
+    fn max_text_tokens(&self, own: Option<usize>, default: usize) -> usize {
+        own.map_or(default, |own| own.min(default))
+    }
+
+    /// Whether no negative prompt is all zeros rather than the encoding of "".
+    ///
+    /// # Errors
+    /// `BadModel` for a value in `index` that is none.
+    fn zeros_for_no_negative(&self, _index: &Config) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether a guidance scale needs the negative prompt.
+    fn guides(&self, scale: f32) -> bool {
+        scale > 1.0
+    }
+
+    fn grid(&self) -> Grid {
+        Grid::Trained
+    }
+
+    /// How many of `steps` steps picture to picture leaves out at `strength`, as the reference rounds.
+    fn skipped_steps(&self, steps: usize, strength: f64) -> usize {
+        steps - (steps as f64 * strength).min(steps as f64) as usize
+    }
+
+    /// Whether picture to picture spreads all its steps below `strength`, where the scheduler can, and leaves out none.
+    fn spreads_strength(&self) -> bool {
+        false
+    }
+
+    /// Whether an encoded picture is drawn from the autoencoder's distribution rather than its mean.
+    fn draws_encoding(&self) -> bool {
+        true
+    }
+}

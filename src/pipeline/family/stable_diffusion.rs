@@ -1,0 +1,42 @@
+//! CLIP and a U-Net.
+
+use super::{
+    networks,
+    page::{Defaults, EncoderSlot, Family, Network},
+};
+use crate::{
+    Result,
+    text::Encoding,
+    values::TextEmbedding,
+    weights::{ModelFiles, Tensors},
+};
+
+pub struct StableDiffusion;
+
+/// CLIP, with or without a projection, which this family does not use.
+pub(super) const CLIP: [&str; 2] = ["CLIPTextModel", "CLIPTextModelWithProjection"];
+
+impl Family for StableDiffusion {
+    fn classes(&self) -> &'static [(&'static str, Defaults)] {
+        const {
+            &[
+                ("StableDiffusionPipeline", Defaults::new(50, 7.5, 77)),
+                ("StableDiffusionImg2ImgPipeline", Defaults::new(50, 7.5, 77)),
+                ("StableDiffusionInpaintPipeline", Defaults::new(50, 7.5, 77)),
+            ]
+        }
+    }
+
+    fn encoders(&self) -> &'static [EncoderSlot] {
+        &[EncoderSlot { component: "text_encoder", tokenizer: "tokenizer", classes: &CLIP }]
+    }
+
+    /// The network attends to padding, too.
+    fn join(&self, encodings: &[Encoding]) -> TextEmbedding {
+        TextEmbedding { hidden: encodings[0].hidden.clone(), attention_mask: None, pooled: None }
+    }
+
+    fn network(&self, files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
+        networks::unet(files, tensors, false)
+    }
+}

@@ -1,0 +1,54 @@
+//! Our own: BERT, PixArt, flow matching the way of diffusers' `FluxPipeline`.
+
+use super::{
+    networks,
+    page::{Defaults, EncoderSlot, Family, Network},
+};
+use crate::{
+    Result,
+    denoise::schedule::Grid,
+    text::Encoding,
+    values::TextEmbedding,
+    weights::{ModelFiles, Tensors},
+};
+
+pub struct Sticker;
+
+impl Family for Sticker {
+    fn classes(&self) -> &'static [(&'static str, Defaults)] {
+        const { &[("InkbloomPipeline", Defaults::new(20, 1.0, 77))] }
+    }
+
+    fn encoders(&self) -> &'static [EncoderSlot] {
+        &[EncoderSlot { component: "text_encoder", tokenizer: "tokenizer", classes: &["BertModel"] }]
+    }
+
+    fn join(&self, encodings: &[Encoding]) -> TextEmbedding {
+        encodings[0].masked()
+    }
+
+    fn network(&self, files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
+        networks::pixart(files, tensors)
+    }
+
+    /// What `model_index.json` says, whatever the tokenizer holds.
+    fn max_text_tokens(&self, _own: Option<usize>, default: usize) -> usize {
+        default
+    }
+
+    fn guides(&self, scale: f32) -> bool {
+        scale != 1.0
+    }
+
+    fn grid(&self) -> Grid {
+        Grid::Flux
+    }
+
+    fn skipped_steps(&self, steps: usize, strength: f64) -> usize {
+        (steps as f64 - (steps as f64 * strength).min(steps as f64)) as usize
+    }
+
+    fn draws_encoding(&self) -> bool {
+        false
+    }
+}
