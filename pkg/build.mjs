@@ -2,7 +2,7 @@
 //   node build.mjs [--wasm DIR] [--out DIR]
 // Types come from tsc; everything else from esbuild.
 import { execFileSync } from 'node:child_process';
-import { copyFile, mkdir, rm, stat } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -44,7 +44,14 @@ await copyFile(path.join(wasm, 'inkbloom_bg.wasm'), path.join(out, 'inkbloom_bg.
 
 // Who copies dist/ copies these works too, and their licences ask to come along.
 await copyFile(path.join(here, 'node_modules', 'idb', 'LICENSE'), path.join(out, 'LICENSE-idb'));
-for (const name of ['LICENSE-MIT', 'LICENSE-APACHE']) await copyFile(path.join(here, '..', name), path.join(out, name));
+/** @type {string[]} */
+const licences = [];
+for (const name of ['LICENSE-MIT', 'LICENSE-APACHE']) {
+  await copyFile(path.join(here, '..', name), path.join(out, name));
+  licences.push(await readFile(path.join(here, '..', name), 'utf8'));
+}
+// npm packs a file of this name, and tools that look for a licence know no other.
+await writeFile(path.join(here, 'LICENSE'), `Licensed under either of these, at your option (MIT OR Apache-2.0).\n\n${licences.join(`\n\n${'-'.repeat(80)}\n\n`)}`);
 
 const tsc = createRequire(import.meta.url).resolve('typescript/package.json');
 execFileSync(process.execPath, [path.join(path.dirname(tsc), 'bin', 'tsc'), '-p', here, '--emitDeclarationOnly', '--noEmit', 'false', '--outDir', out], { stdio: 'inherit' });

@@ -1,4 +1,5 @@
 import { InkbloomError } from './errors.js';
+import { shownAddress } from './model-url.js';
 
 /**
  * How stubborn a download is.
@@ -31,9 +32,29 @@ export class DownloadFailed extends InkbloomError {
    * @param {AttemptFailed} last
    */
   constructor(url, last) {
-    super('download-failed', `${url} could not be downloaded: ${last.message}.${last.final ? '' : ' Check the connection and try again; the parts that arrived whole are kept.'}`, { cause: last });
+    super('download-failed', `${shownAddress(url)} could not be downloaded: ${last.message}.${last.final ? '' : ' Check the connection and try again; the parts that arrived whole are kept.'}`, { cause: last });
     this.unreachable = !last.final;
   }
+}
+
+/**
+ * What hosts answer with success in place of a file: a single-page app's index for whatever is missing, the page of a
+ * captive portal or a login, the pointer where Git LFS keeps the file elsewhere.
+ *
+ * @type {[beginning: RegExp, reason: string][]}
+ */
+const IMPOSTORS = [
+  [/^[\s\uFEFF]*(<!--[^]*?-->\s*)?<(!doctype\s+html|html|head|body)\b/i, 'the address answered with a web page, so the file is probably not there; check the address'],
+  [/^version https:\/\/git-lfs\.github\.com\//, 'the address answered with a Git LFS pointer and not with the file that it points to; upload the file itself'],
+];
+
+/** Enough of a file to know what it is. */
+const BEGINNING = 512;
+
+/** @param {string} beginning of what should be another file */
+function refuseImpostor(beginning) {
+  const impostor = IMPOSTORS.find(([pattern]) => pattern.test(beginning));
+  if (impostor) throw new AttemptFailed(impostor[1], { final: true });
 }
 
 /**
@@ -124,15 +145,35 @@ async function* chunks(response, alive) {
 /**
  * @param {string} url
  * @param {DownloadOptions} [options]
- * @returns {Promise<string>}
+ * @returns {Promise<{ text: string, foundAt: string }>} with the address that answered, after redirects
  */
 export function downloadText(url, options = {}) {
   return fetchAndRead(url, async (response, alive) => {
     const decoder = new TextDecoder();
     let text = '';
     for await (const chunk of chunks(response, alive)) text += decoder.decode(chunk, { stream: true });
-    return text + decoder.decode();
+    text += decoder.decode();
+    refuseImpostor(text.slice(0, BEGINNING));
+    return { text, foundAt: response.url };
   }, options);
+}
+
+/**
+ * Rejects when what is at an address only stands in for the file: for readers that saw no more than that it was wrong.
+ *
+ * @param {string} url
+ * @returns {Promise<void>}
+ */
+export function expectTheFile(url) {
+  return fetchAndRead(url, async (response, alive) => {
+    for await (const chunk of chunks(response, alive)) return refuseImpostor(beginningOf(chunk));
+    return undefined;
+  }, {});
+}
+
+/** @param {Uint8Array} bytes */
+function beginningOf(bytes) {
+  return new TextDecoder().decode(bytes.subarray(0, BEGINNING));
 }
 
 /**
@@ -149,6 +190,7 @@ export function downloadBytes(url, size, onBytes, options = {}) {
     const bytes = new Uint8Array(size);
     let loaded = 0;
     for await (const chunk of chunks(response, alive)) {
+      if (loaded === 0) refuseImpostor(beginningOf(chunk));
       if (loaded + chunk.length > size) throw wrongSize(url, size, 'more');
       bytes.set(chunk, loaded);
       loaded += chunk.length;
@@ -160,12 +202,12 @@ export function downloadBytes(url, size, onBytes, options = {}) {
 }
 
 /**
- * A whole answer of another length is not this shard (often an error page that a host sends as a success).
+ * A whole answer of another length is not this shard.
  *
  * @param {string} url
  * @param {number} size
  * @param {string} got
  */
 function wrongSize(url, size, got) {
-  return new InkbloomError('corrupt-weights', `${url} should hold ${size} bytes and holds ${got}. The file at that address is not the one that the manifest names: upload the bundle again.`);
+  return new InkbloomError('corrupt-weights', `${shownAddress(url)} should hold ${size} bytes and holds ${got}. The file at that address is not the one that the manifest names: upload the bundle again.`);
 }

@@ -4,18 +4,17 @@ import { Inkbloom, describeProgress } from './index.js';
  * `<ink-bloom model="/models/sticker/" prompt="3d emoji of a red apple"></ink-bloom>`
  *
  * Attributes: `model`, `prompt`, `negative-prompt`, `seed`, `steps`, `guidance`, `width`, `height`, `device`,
- * `worker-url`, `wasm-url`, and `controls` (a box to type in). It draws when it has a prompt and again when the
- * prompt or the seed changes. Elements of the same model share one engine.
+ * `worker-url`, `wasm-url`, and `controls` (a box to type in; `controls="false"` is none). An empty attribute counts as
+ * left out. It draws when it has a prompt and again when the model, the prompt or the seed changes. Elements of the same
+ * model share one engine.
  *
  * Events (they bubble; `detail` in brackets): `ink-progress` (Progress), `ink-step` (Step), `ink-image` (Drawing),
  * `ink-error` (InkbloomError).
  */
 
-/** A page's Content-Security-Policy may forbid inline styles; a constructed sheet is always allowed. */
-const sheet = new CSSStyleSheet();
-sheet.replaceSync(`
+const STYLE = `
   :host { display: inline-block; inline-size: 16rem; max-inline-size: 100%; font: inherit; color: inherit; }
-  :host([hidden]) { display: none; }
+  :host([hidden]), form[hidden] { display: none; }
   canvas { display: block; inline-size: 100%; aspect-ratio: 1; object-fit: contain; border-radius: .75rem; }
   canvas:not(.drawn) { background: color-mix(in srgb, currentColor 6%, transparent); }
   form { display: flex; gap: .5rem; margin-block-start: .5rem; }
@@ -23,17 +22,25 @@ sheet.replaceSync(`
   input, button { font: inherit; padding: .5rem .75rem; border-radius: .5rem; border: 1px solid color-mix(in srgb, currentColor 40%, transparent); background: transparent; color: inherit; }
   button { cursor: pointer; }
   p { margin: .5rem 0 0; font-size: .875em; min-block-size: 1.4em; }
-`);
+`;
 
-/** @typedef {{ loading: Promise<Inkbloom>, users: Set<InkBloomElement> }} Shared */
+/** A page's Content-Security-Policy may forbid inline styles; a constructed sheet is always allowed. @type {CSSStyleSheet | undefined} */
+let sheet;
+function styleSheet() {
+  if (!sheet) {
+    sheet = new CSSStyleSheet();
+    sheet.replaceSync(STYLE);
+  }
+  return sheet;
+}
 
-/** One engine per model and device, whatever the number of elements. @type {Map<string, Shared>} */
-const engines = new Map();
+/** On a server there are no elements: there this module only may be imported. */
+const Base = globalThis.HTMLElement ?? class {};
 
 /** Attributes that are numbers, as options of `generate`. */
 const NUMBERS = /** @type {const} */ (['steps', 'guidance', 'width', 'height']);
 
-export class InkBloomElement extends HTMLElement {
+export class InkBloomElement extends Base {
   static observedAttributes = ['model', 'prompt', 'seed', 'controls'];
 
   #canvas = document.createElement('canvas');
@@ -43,14 +50,16 @@ export class InkBloomElement extends HTMLElement {
   #button = document.createElement('button');
   /** @type {AbortController | undefined} */
   #drawing;
-  /** The engine in use, by its key in `engines`. @type {string | undefined} */
+  /** The engine in use. @type {{ key: string, loading: Promise<Inkbloom>, abort: AbortController, ready: boolean } | undefined} */
   #engine;
+  /** What is drawn or being drawn: what made it, as one string. @type {string | undefined} */
+  #drawn;
   #scheduled = false;
 
   constructor() {
     super();
     const root = this.attachShadow({ mode: 'open' });
-    root.adoptedStyleSheets = [sheet];
+    root.adoptedStyleSheets = [styleSheet()];
     for (const [name, element] of Object.entries({ canvas: this.#canvas, form: this.#form, input: this.#input, button: this.#button, status: this.#status })) {
       element.setAttribute('part', name);
     }
@@ -59,10 +68,14 @@ export class InkBloomElement extends HTMLElement {
     this.#input.setAttribute('aria-label', 'What to draw');
     this.#button.textContent = 'Draw';
     this.#form.append(this.#input, this.#button);
+    this.#form.hidden = true;
     this.#form.addEventListener('submit', (event) => {
       event.preventDefault();
-      if (this.#drawing) this.cancel();
-      else this.prompt = this.#input.value;
+      if (this.#drawing) return this.cancel();
+      this.prompt = this.#input.value;
+      // The same prompt, too, is worth another picture.
+      this.#drawn = undefined;
+      return this.#schedule();
     });
     root.append(this.#canvas, this.#form, this.#status);
   }
@@ -83,12 +96,21 @@ export class InkBloomElement extends HTMLElement {
     // An element that is only moved is connected again before this runs.
     queueMicrotask(() => {
       if (this.isConnected) return;
+      // What is stopped here is drawn when the element comes back; what was drawn is still there.
+      if (this.#drawing) this.#drawn = undefined;
       this.cancel();
       this.#release();
     });
   }
 
-  attributeChangedCallback() {
+  /**
+   * @param {string} name
+   * @param {string | null} before
+   * @param {string | null} now
+   */
+  attributeChangedCallback(name, before, now) {
+    if (name === 'controls') this.#form.hidden = !this.#hasControls();
+    if (name === 'prompt' && now !== before) this.#input.value = now ?? '';
     this.#schedule();
   }
 
@@ -99,12 +121,13 @@ export class InkBloomElement extends HTMLElement {
    * @throws {import('./index.js').InkbloomError}
    */
   async draw() {
-    this.cancel();
+    this.#drawing?.abort();
     const controller = new AbortController();
     this.#drawing = controller;
+    this.#drawn = this.#recipe();
     this.#button.textContent = 'Cancel';
     try {
-      const ink = await this.#ink();
+      const ink = await this.#load();
       const drawing = await ink.generate({
         ...this.#options(),
         signal: controller.signal,
@@ -116,7 +139,7 @@ export class InkBloomElement extends HTMLElement {
       });
       this.#paint(drawing.images[0]);
       this.#canvas.setAttribute('aria-label', this.prompt);
-      this.#say(drawing.warnings.join(' '));
+      this.#say([...drawing.warnings, ink.updateNote ?? ''].join(' '));
       this.#emit('ink-image', drawing);
       return drawing;
     } catch (error) {
@@ -134,73 +157,84 @@ export class InkBloomElement extends HTMLElement {
 
   cancel() {
     this.#drawing?.abort();
+    // What is drawn for is not waited for either.
+    if (this.#engine && !this.#engine.ready) this.#release();
   }
 
-  /** Attributes often change several at a time: one drawing for all of them. */
+  /** Attributes often change several at a time: one drawing for all of them, and none if they say what was drawn. */
   #schedule() {
-    this.#form.hidden = !this.hasAttribute('controls');
-    if (this.#input.value === '') this.#input.value = this.prompt;
     if (this.#scheduled) return;
     this.#scheduled = true;
     queueMicrotask(() => {
       this.#scheduled = false;
+      if (!this.isConnected || this.#given('model') === undefined || this.prompt.trim() === '' || this.#recipe() === this.#drawn) return;
       // What goes wrong is shown and told by `ink-error`.
-      if (this.isConnected && this.hasAttribute('model') && this.prompt !== '') this.draw().catch(() => {});
+      this.draw().catch(() => {});
     });
+  }
+
+  /** What makes another picture when it changes. */
+  #recipe() {
+    return JSON.stringify(['model', 'prompt', 'seed'].map((name) => this.#given(name)));
+  }
+
+  #hasControls() {
+    return this.hasAttribute('controls') && this.getAttribute('controls') !== 'false';
+  }
+
+  /**
+   * An attribute's value; templates leave empty what they have no value for.
+   *
+   * @param {string} name
+   * @returns {string | undefined}
+   */
+  #given(name) {
+    return this.getAttribute(name)?.trim() || undefined;
   }
 
   /** @returns {import('./index.js').GenerateOptions} */
   #options() {
     /** @type {import('./index.js').GenerateOptions} */
-    const options = { prompt: this.prompt };
-    const negative = this.getAttribute('negative-prompt');
-    if (negative !== null) options.negativePrompt = negative;
-    const seed = this.getAttribute('seed');
-    if (seed !== null) options.seed = seed;
+    const options = { prompt: this.prompt, negativePrompt: this.#given('negative-prompt'), seed: this.#given('seed') };
     for (const name of NUMBERS) {
-      const value = this.getAttribute(name);
-      if (value !== null) options[name] = Number(value);
+      const value = this.#given(name);
+      if (value !== undefined) options[name] = Number(value);
     }
     return options;
   }
 
   /** @returns {Promise<Inkbloom>} */
-  #ink() {
+  #load() {
     const options = {
-      model: this.getAttribute('model') ?? '',
-      device: /** @type {import('./index.js').DeviceChoice} */ (this.getAttribute('device') ?? 'auto'),
-      workerUrl: this.getAttribute('worker-url') ?? undefined,
-      wasmUrl: this.getAttribute('wasm-url') ?? undefined,
+      model: this.#given('model') ?? '',
+      device: /** @type {import('./index.js').DeviceChoice | undefined} */ (this.#given('device')),
+      workerUrl: this.#given('worker-url'),
+      wasmUrl: this.#given('wasm-url'),
     };
     const key = JSON.stringify(options);
-    if (key !== this.#engine) this.#release();
-    let shared = engines.get(key);
-    if (!shared) {
-      /** @type {Set<InkBloomElement>} */
-      const users = new Set();
-      const loading = Inkbloom.load({
-        ...options,
-        onProgress: (event) => users.forEach((element) => element.#progress(event)),
-      });
-      // The next try starts afresh.
-      loading.catch(() => engines.delete(key));
-      shared = { loading, users };
-      engines.set(key, shared);
-    }
-    shared.users.add(this);
-    this.#engine = key;
-    return shared.loading;
+    if (this.#engine?.key === key) return this.#engine.loading;
+    this.#release();
+    const abort = new AbortController();
+    const loading = Inkbloom.load({ ...options, signal: abort.signal, onProgress: (event) => this.#progress(event) });
+    const engine = { key, loading, abort, ready: false };
+    this.#engine = engine;
+    loading.then(
+      () => {
+        engine.ready = true;
+      },
+      () => {
+        // The next try starts afresh.
+        if (this.#engine === engine) this.#engine = undefined;
+      },
+    );
+    return loading;
   }
 
   #release() {
-    const key = this.#engine;
-    const shared = key === undefined ? undefined : engines.get(key);
+    const engine = this.#engine;
     this.#engine = undefined;
-    if (key === undefined || !shared) return;
-    shared.users.delete(this);
-    if (shared.users.size > 0) return;
-    engines.delete(key);
-    shared.loading.then((ink) => ink.dispose(), () => {});
+    engine?.abort.abort();
+    engine?.loading.then((ink) => ink.dispose(), () => {});
   }
 
   /** @param {import('./index.js').Progress} event */
@@ -232,4 +266,4 @@ export class InkBloomElement extends HTMLElement {
   }
 }
 
-if (!customElements.get('ink-bloom')) customElements.define('ink-bloom', InkBloomElement);
+if (globalThis.customElements && !customElements.get('ink-bloom')) customElements.define('ink-bloom', InkBloomElement);

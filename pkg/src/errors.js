@@ -89,6 +89,13 @@ export function fromPlainError(plain) {
   return new InkbloomError(plain.code, plain.message);
 }
 
+/** The worker is gone and did not say why: it is started again once. */
+export class WorkerDied extends InkbloomError {
+  constructor() {
+    super('device-lost', 'The drawing engine stopped without a word.');
+  }
+}
+
 /** @returns {InkbloomError} */
 export function abortedError() {
   return new InkbloomError('aborted', 'The drawing was cancelled.');

@@ -1,8 +1,9 @@
-import { InkbloomError, abortedError } from './errors.js';
-import { resolveModel } from './model-url.js';
+import { untilAborted, withAnyOf } from './abort.js';
+import { Engine } from './engine.js';
+import { InkbloomError } from './errors.js';
+import { pageAddress, resolveModel } from './model-url.js';
 import { models } from './models.js';
-import { toEngineRequest } from './request.js';
-import { Session } from './session.js';
+import { given, toEngineRequest } from './request.js';
 import { describeProgress } from './words.js';
 
 export { InkbloomError, describeProgress };
@@ -70,63 +71,68 @@ function toImageData({ data, width, height }) {
 }
 
 /** @param {LoadOptions} options */
-function toSessionOptions({ model, device = 'auto', memoryMiB, workerUrl, wasmUrl }) {
+function toEngineOptions({ model, device = 'auto', memoryMiB, workerUrl, wasmUrl }) {
   if (!['auto', 'gpu', 'cpu'].includes(device)) {
     throw new InkbloomError('bad-input', `\`device\` must be 'auto', 'gpu' or 'cpu', not '${device}'.`);
   }
   if (memoryMiB !== undefined && !(typeof memoryMiB === 'number' && memoryMiB > 0)) {
     throw new InkbloomError('bad-input', `\`memoryMiB\` must be a number above 0, not ${String(memoryMiB)}.`);
   }
+  const page = pageAddress();
   /** @param {string | URL | undefined} url */
-  const absolute = (url) => (url === undefined ? undefined : new URL(url, document.baseURI).href);
-  return {
-    address: resolveModel(model, document.baseURI),
-    device,
-    memoryMiB,
-    workerUrl: absolute(workerUrl),
-    wasmUrl: absolute(wasmUrl),
-  };
+  const absolute = (url) => (url === undefined ? undefined : new URL(url, page).href);
+  return { address: resolveModel(model, page), device, memoryMiB, workerUrl: absolute(workerUrl), wasmUrl: absolute(wasmUrl) };
 }
 
 /** A model on a device, ready to draw. Made by `Inkbloom.load`. */
 export class Inkbloom {
   static models = models;
 
-  #options;
-  #onProgress;
-  #session;
-  /** Drawings wait here for each other: a device draws one picture at a time. @type {Promise<unknown>} */
-  #queue = Promise.resolve();
+  #engine;
+  #user;
   #disposal = new AbortController();
 
   /**
-   * @param {import('./session.js').SessionOptions} options
-   * @param {(event: Progress) => void} onProgress
-   * @param {Session} session
+   * @param {Engine} engine
+   * @param {import('./engine.js').Listener} user
    */
-  constructor(options, onProgress, session) {
-    this.#options = options;
-    this.#onProgress = onProgress;
-    this.#session = session;
+  constructor(engine, user) {
+    this.#engine = engine;
+    this.#user = user;
   }
 
   /**
-   * Downloads a model once, keeps it in this browser, and brings it onto the device. Resolves when it can draw.
+   * Downloads a model once, keeps it in this browser, and brings it onto the device. Resolves when it can draw. Loads with
+   * the same options share one engine; it is freed when all of them were disposed of.
    *
    * @param {LoadOptions} options
    * @returns {Promise<Inkbloom>}
    * @throws {InkbloomError}
    */
   static async load(options) {
-    const sessionOptions = toSessionOptions(options);
-    /** @param {Progress} event */
-    const onProgress = (event) => tell(options.onProgress, event);
-    return new Inkbloom(sessionOptions, onProgress, await Session.start(sessionOptions, onProgress, options.signal));
+    const { onProgress, signal, ...rest } = given(options);
+    const engineOptions = toEngineOptions(rest);
+    let ready = false;
+    /** @type {import('./engine.js').Listener} */
+    const user = (event) => {
+      ready ||= event.phase === 'ready';
+      tell(onProgress, event);
+    };
+    const engine = Engine.join(engineOptions, user);
+    try {
+      await untilAborted(engine.ready(), signal);
+    } catch (error) {
+      engine.leave(user);
+      throw error;
+    }
+    // Another load had brought the model already.
+    if (!ready) user({ phase: 'ready' });
+    return new Inkbloom(engine, user);
   }
 
   /** @returns {ModelInfo} */
   get info() {
-    const { default_steps, default_guidance, max_text_tokens, releases_text, repaints_only, ...rest } = this.#session.loaded.info;
+    const { default_steps, default_guidance, max_text_tokens, releases_text, repaints_only, ...rest } = this.#engine.loaded.info;
     return {
       ...rest,
       defaultSteps: default_steps,
@@ -139,7 +145,7 @@ export class Inkbloom {
 
   /** @returns {DeviceInfo} */
   get device() {
-    return this.#session.loaded.device;
+    return this.#engine.loaded.device;
   }
 
   /** Whether the model is stored in this browser, so that the next visit needs no download. */
@@ -149,12 +155,17 @@ export class Inkbloom {
 
   /** Why the model is not stored: a sentence for people. */
   get storageNote() {
-    return this.#session.loaded.storageNote;
+    return this.#engine.loaded.storageNote;
+  }
+
+  /** Why the version that this browser has stored is used though the server has another one: a sentence for people. */
+  get updateNote() {
+    return this.#engine.loaded.updateNote;
   }
 
   /**
    * Draws. Calls wait for each other. After a lost device or a crash this call rejects and the next one starts the
-   * engine anew, from the stored model.
+   * engine anew, from the stored model; an engine that died without a word is started anew at once, and once.
    *
    * @param {GenerateOptions} options
    * @returns {Promise<Drawing>}
@@ -165,66 +176,23 @@ export class Inkbloom {
       throw new InkbloomError('bad-input', 'This Inkbloom was disposed of and cannot draw any more: call Inkbloom.load again.');
     }
     const request = toEngineRequest(options);
-    const signal = options.signal ? AbortSignal.any([options.signal, this.#disposal.signal]) : this.#disposal.signal;
-    const drawing = this.#queue.then(() => this.#draw(request, options.onStep, signal));
-    this.#queue = drawing.catch(() => {});
-    return untilAborted(drawing, signal);
+    const { signal, onStep } = options;
+    return withAnyOf([signal, this.#disposal.signal], async (stop) => {
+      const { drawing, ms } = await this.#engine.draw(request, ({ preview, ...event }) => {
+        if (!stop.aborted) tell(onStep, preview ? { ...event, preview: toImageData(preview) } : event);
+      }, stop);
+      const { images, timings, ...others } = drawing;
+      return {
+        ...others,
+        images: images.map(toImageData),
+        timings: { textMs: timings.text_ms, denoiseMs: timings.denoise_ms, decodeMs: timings.decode_ms, totalMs: ms },
+      };
+    });
   }
 
-  /** Stops what is being drawn and frees the device. Stored weights stay. */
+  /** Stops what is being drawn and, when no other load shares the engine, frees the device. Stored weights stay. */
   async dispose() {
     this.#disposal.abort();
-    this.#session.close(abortedError());
+    await this.#engine.leave(this.#user);
   }
-
-  /**
-   * @param {import('./contract.js').EngineRequest} request
-   * @param {((step: Step) => void) | undefined} onStep
-   * @param {AbortSignal} signal
-   * @returns {Promise<Drawing>}
-   */
-  async #draw(request, onStep, signal) {
-    if (signal.aborted) throw abortedError();
-    if (!this.#session.open) this.#session = await Session.start(this.#options, this.#onProgress, signal);
-    const session = this.#session;
-    const cancel = () => session.cancel();
-    signal.addEventListener('abort', cancel, { once: true });
-    const began = performance.now();
-    try {
-      const { images, seed, warnings, timings, raw } = await session.generate(request, ({ preview, ...event }) => {
-        if (!signal.aborted) tell(onStep, preview ? { ...event, preview: toImageData(preview) } : event);
-      });
-      return {
-        images: images.map(toImageData),
-        seed,
-        warnings,
-        timings: {
-          textMs: timings.text_ms,
-          denoiseMs: timings.denoise_ms,
-          decodeMs: timings.decode_ms,
-          totalMs: performance.now() - began,
-        },
-        ...(raw && { raw }),
-      };
-    } finally {
-      signal.removeEventListener('abort', cancel);
-    }
-  }
-}
-
-/**
- * The caller hears of the abort at once; the step at hand is finished behind the scenes.
- *
- * @template T
- * @param {Promise<T>} work
- * @param {AbortSignal} signal
- * @returns {Promise<T>}
- */
-function untilAborted(work, signal) {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(abortedError());
-    if (signal.aborted) abort();
-    signal.addEventListener('abort', abort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
 }

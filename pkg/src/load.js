@@ -1,6 +1,7 @@
-import { DownloadFailed, downloadBytes, downloadText } from './download.js';
+import { DownloadFailed, PATIENCE, downloadBytes, downloadText } from './download.js';
 import { InkbloomError } from './errors.js';
-import { Store } from './store.js';
+import { resolveShard, shownAddress } from './model-url.js';
+import { Store, refused } from './store.js';
 
 /**
  * What `load` tells while it works.
@@ -11,7 +12,8 @@ import { Store } from './store.js';
  * - `verify`: a shard's SHA-256 is checked;
  * - `upload`: shards that are on the device;
  * - `compile`: shaders are compiled (nothing to do on the CPU);
- * - `notice`: something worth telling, though nothing failed (storage refused: code `quota`);
+ * - `notice`: something worth telling, though nothing failed: storage was refused (code `quota`); the stored model is
+ *   used for another one is not whole on the server yet (`update`); the engine died and is started anew (`restart`);
  * - `ready`.
  *
  * @typedef {{ phase: 'start' }
@@ -19,7 +21,7 @@ import { Store } from './store.js';
  *   | { phase: 'verify', file: string }
  *   | { phase: 'upload', done: number, count: number }
  *   | { phase: 'compile' }
- *   | { phase: 'notice', code: 'quota', message: string }
+ *   | { phase: 'notice', code: 'quota' | 'update' | 'restart', message: string }
  *   | { phase: 'ready' }} Progress
  *
  * @typedef {import('./contract.js').Shard} Shard
@@ -31,6 +33,13 @@ import { Store } from './store.js';
  * @property {(manifest: string, device: import('./contract.js').DeviceChoice, memoryMiB?: number) => Promise<import('./contract.js').Loader>} open
  * @property {(event: Progress) => void} report
  * @property {import('./download.js').Patience} [patience]
+ * @property {string} [foundAt] the address that answered with the manifest, where that is known
+ *
+ * @typedef {object} Brought
+ * @property {import('./contract.js').Model} model
+ * @property {string} [foundAt]
+ * @property {string} [storageNote] why the model is not stored
+ * @property {string} [updateNote] why the stored model is used though the server has another one
  *
  * @typedef {{ bytes: Uint8Array, stored: boolean }} Part one shard's bytes, and whether they came from the store
  */
@@ -44,16 +53,15 @@ class Shelf {
   #store;
   #model;
   #report;
+  #patienceMs;
   /** Why nothing is stored; undefined while storage works. @type {string | undefined} */
   note;
 
-  /**
-   * @param {string} model
-   * @param {(event: Progress) => void} report
-   */
-  constructor(model, report) {
-    this.#model = model;
+  /** @param {LoadContext} context */
+  constructor({ address, report, patience = PATIENCE }) {
+    this.#model = address.id;
     this.#report = report;
+    this.#patienceMs = patience.stallMs;
   }
 
   async open() {
@@ -111,14 +119,21 @@ class Shelf {
    * @returns {Promise<T | undefined>}
    */
   async #try(action) {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
     try {
-      return await action();
+      // A broken profile may leave a request without an answer for ever.
+      return await Promise.race([action(), new Promise((_, reject) => {
+        timer = setTimeout(() => reject(refused('it did not answer')), this.#patienceMs);
+      })]);
     } catch (error) {
       this.#store?.close();
       this.#store = undefined;
       this.note = error instanceof Error ? error.message : String(error);
       this.#report({ phase: 'notice', code: 'quota', message: this.note });
       return undefined;
+    } finally {
+      clearTimeout(timer);
     }
   }
 }
@@ -129,16 +144,28 @@ class Meter {
   #total;
   /** @type {number[]} */
   #held;
-  #best = 0;
+  #best;
+  #stopped = false;
 
   /**
    * @param {Shard[]} shards
    * @param {(event: Progress) => void} report
+   * @param {number} [best] what was told already, of another version of the model
    */
-  constructor(shards, report) {
+  constructor(shards, report, best = 0) {
     this.#report = report;
-    this.#total = shards.reduce((sum, { size }) => sum + size, 0);
+    this.#total = Math.max(best, shards.reduce((sum, { size }) => sum + size, 0));
     this.#held = shards.map(() => 0);
+    this.#best = best;
+  }
+
+  get best() {
+    return this.#best;
+  }
+
+  /** A download that is still under way is not wanted any more. */
+  stop() {
+    this.#stopped = true;
   }
 
   /**
@@ -148,6 +175,7 @@ class Meter {
    * @param {boolean} stored
    */
   set(index, bytes, file, stored) {
+    if (this.#stopped) return;
     this.#held[index] = bytes;
     this.#best = Math.max(this.#best, this.#held.reduce((sum, held) => sum + held, 0));
     this.#report({ phase: 'download', loaded: this.#best, total: this.#total, file, stored });
@@ -155,30 +183,94 @@ class Meter {
 }
 
 /**
- * Brings a bundle from the network or the store onto the device.
+ * Brings a bundle from the network or the store onto the device: the server's version where it is whole, else the one
+ * that was stored whole. So a new version is seen at the next visit, a visit without a network draws all the same, and so
+ * does one while the server has new and old files side by side.
  *
  * @param {LoadContext} context
- * @returns {Promise<{ model: import('./contract.js').Model, storageNote: string | undefined }>}
+ * @returns {Promise<Brought>}
  */
 export async function loadBundle(context) {
-  const { address, device, memoryMiB, open, report } = context;
+  const { report } = context;
   report({ phase: 'start' });
-  const shelf = new Shelf(address.id, report);
+  const shelf = new Shelf(context);
   await shelf.open();
   try {
-    const manifest = await findManifest(context, shelf);
-    const loader = await named(open(manifest, device, memoryMiB), address.manifestUrl);
-    const shards = loader.shards();
-    await pushShards(context, shelf, loader, shards);
-    const model = await loader.finish();
-    await shelf.complete(manifest, shards);
-    report({ phase: 'compile' });
-    await model.warm_up();
+    const stored = await shelf.manifest();
+    const brought = await bringNewest(context, shelf, stored);
     report({ phase: 'ready' });
-    return { model, storageNote: shelf.note };
+    return { ...brought, storageNote: shelf.note };
   } finally {
     shelf.close();
   }
+}
+
+/**
+ * @param {LoadContext} context
+ * @param {Shelf} shelf
+ * @param {string | undefined} stored the manifest of the version that is stored whole
+ * @returns {Promise<Brought>}
+ */
+async function bringNewest(context, shelf, stored) {
+  /** @type {Meter | undefined} */
+  let meter;
+  /** @param {Shard[]} shards */
+  const startMeter = (shards) => (meter = new Meter(shards, context.report, meter?.best));
+  /** @type {string | undefined} */
+  let manifest;
+  try {
+    const { text, foundAt } = await downloadText(context.address.manifestUrl, {
+      cache: 'no-cache',
+      patience: stored === undefined ? context.patience : WITH_A_MODEL_IN_STORE,
+    });
+    manifest = text;
+    const { model, shards } = await bring({ ...context, foundAt }, shelf, manifest, startMeter);
+    if (manifest !== stored) await shelf.complete(manifest, shards);
+    return { model, foundAt };
+  } catch (error) {
+    if (stored === undefined || manifest === stored || !isAboutFiles(error)) throw error;
+    const updateNote = noteOf(error, manifest !== undefined);
+    if (updateNote !== undefined) context.report({ phase: 'notice', code: 'update', message: updateNote });
+    try {
+      return { model: (await bring(context, shelf, stored, startMeter)).model, updateNote };
+    } catch {
+      throw error;
+    }
+  }
+}
+
+/**
+ * @param {InkbloomError} error why the server's version is not used
+ * @param {boolean} isNew whether the server has another version
+ * @returns {string | undefined} nothing where there is no network: that is what the store is for
+ */
+function noteOf(error, isNew) {
+  if (isNew) return `An update of the model is on its way, but it is not whole on the server yet, so the version that this browser has stored is used. (${error.message})`;
+  if (error instanceof DownloadFailed && error.unreachable) return undefined;
+  return `Whether there is an update of the model could not be found out, so the version that this browser has stored is used. (${error.message})`;
+}
+
+/**
+ * @param {LoadContext} context
+ * @param {Shelf} shelf
+ * @param {string} manifest
+ * @param {(shards: Shard[]) => Meter} startMeter
+ */
+async function bring(context, shelf, manifest, startMeter) {
+  const { address, device, memoryMiB, open, report } = context;
+  const loader = await named(open(manifest, device, memoryMiB), address.manifestUrl);
+  const shards = loader.shards();
+  try {
+    await pushShards(context, shelf, loader, shards, startMeter(shards));
+  } catch (error) {
+    // What is on the device already makes room for what comes instead.
+    loader.free();
+    throw error;
+  }
+  const model = await loader.finish();
+  report({ phase: 'compile' });
+  await model.warm_up();
+  return { model, shards };
 }
 
 /**
@@ -192,33 +284,14 @@ export async function restoreText(context, model) {
   if (!loader) return;
   // The model is loaded already: what this tells is no news.
   const quiet = { ...context, report: () => {} };
-  const shelf = new Shelf(context.address.id, quiet.report);
+  const shelf = new Shelf(quiet);
   await shelf.open();
   try {
-    await pushShards(quiet, shelf, loader, loader.shards());
+    const shards = loader.shards();
+    await pushShards(quiet, shelf, loader, shards, new Meter(shards, quiet.report));
     model.restore_text(loader);
   } finally {
     shelf.close();
-  }
-}
-
-/**
- * The server's manifest where there is a server, else the stored one: so a new version of a model is seen at
- * the next visit, and a visit without a network draws all the same.
- *
- * @param {LoadContext} context
- * @param {Shelf} shelf
- */
-async function findManifest({ address, patience }, shelf) {
-  const stored = await shelf.manifest();
-  try {
-    return await downloadText(address.manifestUrl, {
-      cache: 'no-cache',
-      patience: stored === undefined ? patience : WITH_A_MODEL_IN_STORE,
-    });
-  } catch (error) {
-    if (stored !== undefined && error instanceof DownloadFailed && error.unreachable) return stored;
-    throw error;
   }
 }
 
@@ -229,10 +302,10 @@ async function findManifest({ address, patience }, shelf) {
  * @param {Shelf} shelf
  * @param {import('./contract.js').Loader} loader
  * @param {Shard[]} shards
+ * @param {Meter} meter
  */
-async function pushShards(context, shelf, loader, shards) {
+async function pushShards(context, shelf, loader, shards, meter) {
   const { report } = context;
-  const meter = new Meter(shards, report);
   /** @param {number} index */
   const obtain = (index) => {
     const found = obtainShard(context, shelf, shards[index], (bytes, stored) => meter.set(index, bytes, shards[index].file, stored));
@@ -241,29 +314,33 @@ async function pushShards(context, shelf, loader, shards) {
     return found;
   };
   let arriving = shards.length > 0 ? obtain(0) : undefined;
-  for (const [index, shard] of shards.entries()) {
-    const current = /** @type {NonNullable<typeof arriving>} */ (arriving);
-    // A download that failed for good ends the load: nothing more should start behind its back.
-    const goesOn = await current.then(() => true, isCorrupt);
-    arriving = goesOn && index + 1 < shards.length ? obtain(index + 1) : undefined;
+  try {
+    for (const [index, shard] of shards.entries()) {
+      const current = /** @type {NonNullable<typeof arriving>} */ (arriving);
+      // A download that failed for good ends the load: nothing more should start behind its back.
+      const goesOn = await current.then(() => true, isCorrupt);
+      arriving = goesOn && index + 1 < shards.length ? obtain(index + 1) : undefined;
 
-    /** @param {Part} part */
-    const place = async (part) => {
-      report({ phase: 'verify', file: shard.file });
-      await named(loader.push(index, part.bytes), shardUrl(context, shard));
-      return part;
-    };
-    let part;
-    try {
-      part = await place(await current);
-    } catch (error) {
-      if (!isCorrupt(error)) throw error;
-      await shelf.drop(shard);
-      part = await place(await fetchShard(context, shard, (loaded) => meter.set(index, loaded, shard.file, false), 'reload'));
+      /** @param {Part} part */
+      const place = async (part) => {
+        report({ phase: 'verify', file: shard.file });
+        await named(loader.push(index, part.bytes), shardUrl(context, shard));
+        return part;
+      };
+      let part;
+      try {
+        part = await place(await current);
+      } catch (error) {
+        if (!isCorrupt(error)) throw error;
+        await shelf.drop(shard);
+        part = await place(await fetchShard(context, shard, (loaded) => meter.set(index, loaded, shard.file, false), 'reload'));
+      }
+      // Only what was verified is stored, so that a broken download cannot poison the next visit.
+      if (!part.stored) await shelf.save(shard, part.bytes, shards);
+      report({ phase: 'upload', done: index + 1, count: shards.length });
     }
-    // Only what was verified is stored, so that a broken download cannot poison the next visit.
-    if (!part.stored) await shelf.save(shard, part.bytes, shards);
-    report({ phase: 'upload', done: index + 1, count: shards.length });
+  } finally {
+    meter.stop();
   }
 }
 
@@ -300,8 +377,18 @@ async function fetchShard(context, shard, onBytes, cache) {
  * @param {LoadContext} context
  * @param {Shard} shard
  */
-function shardUrl({ address }, shard) {
-  return new URL(shard.file, address.manifestUrl).href;
+function shardUrl({ address, foundAt }, shard) {
+  return resolveShard(shard.file, address.manifestUrl, foundAt);
+}
+
+/**
+ * Whether the server's files are to blame, so that those of the store may do.
+ *
+ * @param {unknown} error
+ * @returns {error is InkbloomError}
+ */
+function isAboutFiles(error) {
+  return error instanceof Error && 'code' in error && ['download-failed', 'corrupt-weights', 'bad-model'].includes(String(error.code));
 }
 
 /** @param {unknown} error */
@@ -322,7 +409,7 @@ async function named(work, url) {
     return await work;
   } catch (error) {
     if (error instanceof Error && 'code' in error && (error.code === 'bad-model' || error.code === 'corrupt-weights')) {
-      throw new InkbloomError(error.code, `${error.message} (${url})`, { cause: error });
+      throw new InkbloomError(error.code, `${error.message} (${shownAddress(url)})`, { cause: error });
     }
     throw error;
   }

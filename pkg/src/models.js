@@ -1,4 +1,4 @@
-import { resolveModel } from './model-url.js';
+import { pageAddress, resolveModel } from './model-url.js';
 import { withStore } from './store.js';
 
 /**
@@ -22,7 +22,7 @@ export const models = {
   size: async () => (await models.list()).reduce((sum, { bytes }) => sum + bytes, 0),
 
   /** @param {string | URL} model an `id` of `list()`, or what was given to `load` as `model` */
-  delete: (model) => withStore((store) => store.delete(resolveModel(model, document.baseURI).id)),
+  delete: (model) => withStore((store) => store.delete(resolveModel(model, pageAddress()).id)),
 
   clear: () => withStore((store) => store.clear()),
 
@@ -32,5 +32,5 @@ export const models = {
    *
    * @returns {Promise<boolean>} whether the browser agreed
    */
-  persist: async () => (await navigator.storage?.persist?.()) ?? false,
+  persist: async () => (await globalThis.navigator?.storage?.persist?.()) ?? false,
 };

@@ -12,12 +12,12 @@ import { InkbloomError } from './errors.js';
  */
 
 /**
- * What `generate` takes. Only `prompt` is required; what is left out is the model's own default.
+ * What `generate` takes. Only `prompt` is required; what is left out, or null, is the model's own default.
  *
  * @typedef {object} GenerateOptions
- * @property {string} prompt
+ * @property {string} prompt may be empty where a picture is given to start from
  * @property {string} [negativePrompt] what the picture should not be
- * @property {number | bigint | string} [seed] 0 to 2^64 - 1 (a decimal string or a bigint beyond 2^53); random when left out
+ * @property {number | bigint | string} [seed] 0 to 2^64 - 1 (a decimal string or a bigint beyond 2^53); a new one each time when left out or -1
  * @property {number} [steps]
  * @property {number} [guidance] how strictly the prompt is followed; 1 turns guidance off and halves the work
  * @property {number} [width]
@@ -58,11 +58,22 @@ function badInput(message) {
 }
 
 /**
+ * What was given: null and undefined both mean "left out", whichever a form, JSON or another language makes of it.
+ *
+ * @template {object} T
+ * @param {T} options
+ * @returns {T}
+ */
+export function given(options) {
+  return /** @type {T} */ (Object.fromEntries(Object.entries(options ?? {}).filter(([, value]) => value !== undefined && value !== null)));
+}
+
+/**
  * @param {unknown} seed
  * @returns {string} decimal
  */
 export function parseSeed(seed) {
-  const wrong = () => badInput(`\`seed\` must be a whole number from 0 to ${SEED_LIMIT - 1n}, not ${typeof seed === 'string' ? `"${seed}"` : String(seed)}.`);
+  const wrong = () => badInput(`\`seed\` must be a whole number from 0 to ${SEED_LIMIT - 1n}, or -1 for a new one, not ${typeof seed === 'string' ? `"${seed}"` : String(seed)}.`);
   /** @type {bigint} */
   let value;
   if (typeof seed === 'bigint') value = seed;
@@ -70,8 +81,9 @@ export function parseSeed(seed) {
     // Beyond 2^53 a number silently stands for its neighbours too, and the picture could not be drawn again.
     if (!Number.isSafeInteger(seed)) throw wrong();
     value = BigInt(seed);
-  } else if (typeof seed === 'string' && /^\d+$/.test(seed.trim())) value = BigInt(seed.trim());
+  } else if (typeof seed === 'string' && /^(\d+|-1)$/.test(seed.trim())) value = BigInt(seed.trim());
   else throw wrong();
+  if (value === -1n) return randomSeed();
   if (value < 0n || value >= SEED_LIMIT) throw wrong();
   return value.toString();
 }
@@ -101,7 +113,7 @@ function wholeNumber(name, value) {
  */
 function picture(name, value) {
   if (value === undefined) return undefined;
-  const { width, height, data } = /** @type {Partial<Pixels>} */ (value ?? {});
+  const { width, height, data } = /** @type {Partial<Pixels>} */ (value);
   if (typeof width !== 'number' || typeof height !== 'number' || !(data instanceof Uint8ClampedArray) || data.length !== width * height * 4) {
     throw badInput(`\`${name}\` must be an ImageData: { width, height, data } with four bytes for each pixel.`);
   }
@@ -116,10 +128,13 @@ function picture(name, value) {
  * @returns {import('./contract.js').EngineRequest}
  */
 export function toEngineRequest(options) {
-  if (typeof options !== 'object' || options === null || typeof options.prompt !== 'string' || options.prompt.trim() === '') {
+  const { prompt = '', ...rest } = given(options);
+  if (typeof prompt !== 'string') throw badInput('`prompt` must be a string.');
+  // A picture says by itself what to draw.
+  if (prompt.trim() === '' && rest.init === undefined) {
     throw badInput("The prompt is empty: say in a few words what to draw, for example 'a red apple'.");
   }
-  const { eta, guidance, negativePrompt, noise, scheduler, strength } = options;
+  const { eta, guidance, negativePrompt, noise, scheduler, strength } = rest;
   if (negativePrompt !== undefined && typeof negativePrompt !== 'string') throw badInput('`negativePrompt` must be a string.');
   if (guidance !== undefined && !(typeof guidance === 'number' && Number.isFinite(guidance))) {
     throw badInput(`\`guidance\` must be a number, not ${String(guidance)}.`);
@@ -130,22 +145,22 @@ export function toEngineRequest(options) {
   if (noise !== undefined && !(noise instanceof Float32Array)) throw badInput('`noise` must be a Float32Array of C x h x w values.');
   /** @type {import('./contract.js').EngineRequest} */
   const request = {
-    prompt: options.prompt,
+    prompt,
     negative_prompt: negativePrompt,
-    seed: options.seed === undefined ? randomSeed() : parseSeed(options.seed),
-    steps: wholeNumber('steps', options.steps),
+    seed: rest.seed === undefined ? randomSeed() : parseSeed(rest.seed),
+    steps: wholeNumber('steps', rest.steps),
     guidance,
-    width: wholeNumber('width', options.width),
-    height: wholeNumber('height', options.height),
-    count: wholeNumber('count', options.count),
+    width: wholeNumber('width', rest.width),
+    height: wholeNumber('height', rest.height),
+    count: wholeNumber('count', rest.count),
     scheduler,
     eta,
-    init: picture('init', options.init),
+    init: picture('init', rest.init),
     strength,
-    mask: picture('mask', options.mask),
-    preview: options.preview ?? options.onStep !== undefined,
+    mask: picture('mask', rest.mask),
+    preview: rest.preview ?? rest.onStep !== undefined,
     noise,
-    raw: options.raw,
+    raw: rest.raw,
   };
   // The engine tells "left out" from "given" by the key's presence.
   return /** @type {import('./contract.js').EngineRequest} */ (

@@ -1,4 +1,6 @@
-import { InkbloomError, abortedError, fromPlainError, isFatal } from './errors.js';
+import { WorkerDied, abortedError, fromPlainError, isFatal, toPlainError } from './errors.js';
+import { watchLock, watchSilence } from './liveness.js';
+import { startWorker } from './start-worker.js';
 
 /**
  * @typedef {import('./protocol.js').FromWorker} FromWorker
@@ -21,50 +23,42 @@ import { InkbloomError, abortedError, fromPlainError, isFatal } from './errors.j
  * @property {(message: FromWorker) => void} tell gets every message before the final one
  */
 
-/** @param {string | undefined} url */
-function startWorker(url) {
-  try {
-    // Bundlers look for exactly this expression to take the worker along; keep it literal.
-    return url === undefined
-      ? new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'inkbloom' })
-      : new Worker(url, { type: 'module', name: 'inkbloom' });
-  } catch (cause) {
-    throw new InkbloomError('unsupported', `The worker could not be started (${cause instanceof Error ? cause.message : cause}). Browsers only start workers from the page's own origin: serve worker.js beside the page and name it with \`workerUrl\`.`, { cause });
-  }
-}
-
 /** One worker with one model on a device. It is never repaired: after a crash or an abort a new one takes its place. */
 export class Session {
   #worker;
+  #hasLock;
+  #unwatch = () => {};
   /** @type {Job | undefined} */
   #job;
   #open = true;
   /** @type {import('./protocol.js').Loaded | undefined} */
   #loaded;
 
-  /** @param {string | undefined} workerUrl */
-  constructor(workerUrl) {
-    this.#worker = startWorker(workerUrl);
-    this.#worker.addEventListener('message', ({ data }) => this.#receive(data));
-    // The worker reports its own crashes; what arrives here is a script that did not start at all.
-    this.#worker.addEventListener('error', (event) => {
+  /** @param {import('./start-worker.js').StartedWorker} started */
+  constructor({ worker, lock }) {
+    this.#worker = worker;
+    this.#hasLock = lock !== undefined;
+    if (lock !== undefined) this.#unwatch = watchLock(lock, () => this.close(new WorkerDied()));
+    worker.addEventListener('message', ({ data }) => this.#receive(data));
+    // The worker reports its own crashes; this is for one that broke before it could.
+    worker.addEventListener('error', (event) => {
       event.preventDefault();
-      this.close(new InkbloomError('unsupported', `The worker script did not start${event.message ? ` (${event.message})` : ''}. Check that worker.js is served as JavaScript from the page's origin and that the page's Content-Security-Policy has "worker-src 'self'" and "script-src 'self' 'wasm-unsafe-eval'".`));
+      this.close(fromPlainError(toPlainError(event.message)));
     });
   }
 
   /**
    * @param {SessionOptions} options
    * @param {(event: import('./load.js').Progress) => void} onProgress
-   * @param {AbortSignal} [signal]
+   * @param {AbortSignal} signal
    * @returns {Promise<Session>}
    */
   static async start({ address, device, memoryMiB, workerUrl, wasmUrl }, onProgress, signal) {
-    if (signal?.aborted) throw abortedError();
-    const session = new Session(workerUrl);
+    if (signal.aborted) throw abortedError();
+    const session = new Session(await startWorker(workerUrl, signal));
     // Whole shards are already stored, so stopping the worker at once loses little and frees everything.
     const abort = () => session.close(abortedError());
-    signal?.addEventListener('abort', abort, { once: true });
+    signal.addEventListener('abort', abort, { once: true });
     try {
       const answer = await session.#ask({ type: 'load', address, device, memoryMiB, wasmUrl }, (message) => {
         if (message.type === 'progress') onProgress(message.event);
@@ -75,7 +69,7 @@ export class Session {
       session.close(abortedError());
       throw error;
     } finally {
-      signal?.removeEventListener('abort', abort);
+      signal.removeEventListener('abort', abort);
     }
   }
 
@@ -107,6 +101,7 @@ export class Session {
   /** @param {Error} error what a pending job is rejected with */
   close(error) {
     this.#open = false;
+    this.#unwatch();
     this.#worker.terminate();
     const job = this.#job;
     this.#job = undefined;
@@ -118,11 +113,17 @@ export class Session {
    * @param {(message: FromWorker) => void} tell
    * @returns {Promise<FromWorker>}
    */
-  #ask(message, tell) {
-    return new Promise((settle, reject) => {
-      this.#job = { settle, reject, tell };
-      this.#send(message);
-    });
+  async #ask(message, tell) {
+    if (!this.#open) throw new WorkerDied();
+    if (!this.#hasLock) this.#unwatch = watchSilence(this.#worker, () => this.#send({ type: 'ping' }), () => this.close(new WorkerDied()));
+    try {
+      return await new Promise((settle, reject) => {
+        this.#job = { settle, reject, tell };
+        this.#send(message);
+      });
+    } finally {
+      if (!this.#hasLock) this.#unwatch();
+    }
   }
 
   /** @param {ToWorker} message */

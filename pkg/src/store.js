@@ -220,6 +220,6 @@ function reasonOf(error) {
  * @param {string} reason
  * @param {unknown} [cause]
  */
-function refused(reason, cause) {
+export function refused(reason, cause) {
   return new InkbloomError('quota', `This browser refuses to store the model (${reason}), so it is kept in memory for this visit only and will be downloaded again next time.`, { cause });
 }

@@ -1,5 +1,5 @@
 import init, { Loader } from 'inkbloom-wasm';
-import { PATIENCE, fetchAndRead } from './download.js';
+import { PATIENCE, expectTheFile, fetchAndRead } from './download.js';
 import { toPlainError } from './errors.js';
 import { loadBundle, restoreText } from './load.js';
 
@@ -36,7 +36,13 @@ function fail(error) {
 
 /** @param {string} url */
 async function startEngine(url) {
-  ({ memory } = await fetchAndRead(url, (response) => init({ module_or_path: response }), { patience: WASM_PATIENCE }));
+  try {
+    ({ memory } = await fetchAndRead(url, (response) => init({ module_or_path: response }), { patience: WASM_PATIENCE }));
+  } catch (error) {
+    // Not the browser's fault if the address has something else than the engine.
+    if (error instanceof WebAssembly.CompileError) await expectTheFile(url);
+    throw error;
+  }
 }
 
 /** @param {Extract<ToWorker, { type: 'load' }>} message */
@@ -54,9 +60,10 @@ async function load({ address, device, memoryMiB, wasmUrl }) {
     },
     report: (event) => post({ type: 'progress', event }),
   };
-  const { model: loaded, storageNote } = await loadBundle(source);
+  const { model: loaded, foundAt, storageNote, updateNote } = await loadBundle(source);
   model = loaded;
-  post({ type: 'loaded', loaded: { info: model.info(), device: model.device(), storageNote } });
+  source.foundAt = foundAt;
+  post({ type: 'loaded', loaded: { info: model.info(), device: model.device(), storageNote, updateNote } });
 }
 
 /** @param {Extract<ToWorker, { type: 'generate' }>} message */
@@ -77,6 +84,7 @@ async function generate({ request }) {
 scope.addEventListener('message', ({ data }) => {
   const message = /** @type {ToWorker} */ (data);
   if (message.type === 'cancel') cancelled = true;
+  else if (message.type === 'ping') post({ type: 'alive' });
   else (message.type === 'load' ? load(message) : generate(message)).catch(fail);
 });
 
@@ -89,3 +97,13 @@ scope.addEventListener('unhandledrejection', (event) => {
   event.preventDefault();
   fail(event.reason);
 });
+
+/** Says that this worker can be asked, with a lock that goes when it goes (only pages served securely have locks). */
+async function start() {
+  const lock = `inkbloom ${crypto.randomUUID()}`;
+  await navigator.locks.request(lock, () => {
+    post({ type: 'started', lock });
+    return new Promise(() => {});
+  });
+}
+start().catch(() => post({ type: 'started' }));

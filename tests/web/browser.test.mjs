@@ -1,10 +1,10 @@
 // The package in a real browser: the wasm, the worker, IndexedDB and WebGPU are the real ones; the models are tiny.
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { launch } from './support/browser.js';
 import { psnr, publish, readBundle, readNative, readReference, relativeError, splitBundle } from './support/bundles.js';
 import { assertHonest } from './support/honesty.js';
-import { openLab, order, startLab } from './support/lab.js';
+import { noWorkers, openLab, order, useLab } from './support/lab.js';
 import { cutAfter } from './support/site.js';
 import { longestTask } from './support/trace.js';
 
@@ -14,38 +14,11 @@ const APPLE = { prompt: '3d emoji of a red apple' };
 /** A processor without a graphics card rounds otherwise than native code does; more than this is a mistake. */
 const PARITY = 2e-3;
 
-/** @type {import('./support/site.js').Site} */
-let site;
-/** @type {import('playwright-core').Browser} */
-let browser;
-/** @type {import('playwright-core').Page} */
-let page;
-
-before(async () => {
-  site = await startLab();
-  browser = await launch();
-});
-after(async () => {
-  await browser?.close();
-  await site?.goOffline();
-});
-beforeEach(async () => {
-  page = await openLab(browser, site);
-});
-afterEach(async () => {
-  site.meddle = undefined;
-  site.asked = [];
-  await page.context().close();
-});
-
-/** A terminated worker is gone a moment later. */
-async function noWorkers() {
-  while (page.workers().length > 0) await page.workers()[0].waitForEvent('close');
-}
+const lab = useLab();
 
 it('draws with the shipped model what Python draws with its source', async (context) => {
   const { request, noise, image } = readReference('default_model');
-  const [report] = await order(page, {
+  const [report] = await order(lab.page, {
     model: '/models/sticker/',
     drawings: [{ ...request, negativePrompt: request.negative_prompt, noise: Array.from(noise), raw: true }],
   });
@@ -59,14 +32,14 @@ it('draws with the shipped model what Python draws with its source', async (cont
 for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
   describe(`on the ${device}`, () => {
     /** One page for all of them, with the engines that were loaded. @type {import('playwright-core').Page} */
-    let lab;
+    let own;
     before(async () => {
-      lab = await openLab(browser, site);
+      own = await openLab(lab.browser, lab.site);
     });
-    after(() => lab?.context().close());
+    after(() => own?.context().close());
 
     /** @param {Omit<import('./support/lab.js').Order, 'device' | 'keep'>} what */
-    const draw = (what) => order(lab, { ...what, device, keep: true });
+    const draw = (what) => order(own, { ...what, device, keep: true });
 
     for (const name of ['sticker_tiny', 'sticker_straight', 'sticker_kl_wide']) {
       it(`draws ${name} as the reference does`, async (context) => {
@@ -122,19 +95,19 @@ for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
     it('makes do with too little memory: the text encoder goes and comes back, and a warning tells', async (context) => {
       const drawing = { ...APPLE, steps: 2, seed: 7, raw: true };
       // A page of its own: `draw` keeps one engine for each model.
-      const [first, second] = await order(page, { model: TINY, device, memoryMiB: 0.01, drawings: [drawing, { ...drawing, prompt: 'a dog' }] });
+      const [first, second] = await order(lab.page, { model: TINY, device, memoryMiB: 0.01, drawings: [drawing, { ...drawing, prompt: 'a dog' }] });
       assert.equal(first.error, undefined);
       assert.equal(second.error, undefined);
       assert.equal(first.info?.releasesText, true);
       assert.match(first.warnings?.join() ?? '', /more memory/);
       assert.notDeepEqual(second.hashes, first.hashes);
       // What comes back comes from the store.
-      const asked = site.asked.filter((path) => path.includes('text_encoder'));
+      const asked = lab.site.asked.filter((path) => path.includes('text_encoder'));
       assert.deepEqual(asked, [...new Set(asked)]);
       const likeness = psnr(first.raw[0], readNative('sticker_tiny'));
       context.diagnostic(`weights in ${first.info?.weights}, ${likeness.toFixed(1)} dB`);
       assert.ok(likeness > 45, `${likeness} dB`);
-      const [refused] = await order(page, { model: TINY, device, memoryMiB: 0 });
+      const [refused] = await order(lab.page, { model: TINY, device, memoryMiB: 0 });
       assert.equal(refused.error?.code, 'bad-input');
     });
 
@@ -201,12 +174,12 @@ for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
 
 describe('loading', () => {
   it('tells honest progress, stores the model, and lists and deletes it', async () => {
-    const [{ progress, stored, error }] = await order(page, { model: TINY });
+    const [{ progress, stored, error }] = await order(lab.page, { model: TINY });
     assert.equal(error, undefined);
     assertHonest(progress);
     assert.deepEqual(progress.map(({ phase }) => phase).filter((phase, index, all) => phase !== all[index - 1]).at(-2), 'compile');
     assert.equal(stored, true);
-    const models = await page.evaluate(async () => {
+    const models = await lab.page.evaluate(async () => {
       const entry = '/pkg/index.js';
       /** @type {typeof import('../../pkg/src/index.js')} */
       const { Inkbloom } = await import(entry);
@@ -216,15 +189,15 @@ describe('loading', () => {
       return { list, size, afterDelete: await Inkbloom.models.list() };
     });
     assert.equal(models.list.length, 1);
-    assert.equal(models.list[0].id, `${site.url}bundles/sticker_tiny/`);
+    assert.equal(models.list[0].id, `${lab.site.url}bundles/sticker_tiny/`);
     assert.equal(models.list[0].complete, true);
     assert.equal(models.size, models.list[0].bytes);
     assert.deepEqual(models.afterDelete, []);
   });
 
   it('keeps the main thread free', async (context) => {
-    const longest = await longestTask(browser, page, async () => {
-      const [{ error }] = await order(page, { model: TINY, drawings: [{ ...APPLE, steps: 8 }] });
+    const longest = await longestTask(lab.browser, lab.page, async () => {
+      const [{ error }] = await order(lab.page, { model: TINY, drawings: [{ ...APPLE, steps: 8 }] });
       assert.equal(error, undefined);
     });
     context.diagnostic(`longest task ${longest.toFixed(0)} ms`);
@@ -232,7 +205,7 @@ describe('loading', () => {
   });
 
   it('would be caught keeping the main thread busy', async () => {
-    const longest = await longestTask(browser, page, () => page.evaluate(() => {
+    const longest = await longestTask(lab.browser, lab.page, () => lab.page.evaluate(() => {
       // Long enough to have 50 ms of a shared processor, whoever else wants it.
       const end = performance.now() + 600;
       while (performance.now() < end);
@@ -242,36 +215,36 @@ describe('loading', () => {
 
   it('resumes at the next visit after a download was cut', async () => {
     const bundle = splitBundle(readBundle('sticker_tiny'), 3);
-    publish(site, '/models/split/', bundle);
-    site.meddle = (request, response) => {
+    publish(lab.site, '/models/split/', bundle);
+    lab.site.meddle = (request, response) => {
       if (!request.url?.endsWith('shard-001.bin')) return false;
       cutAfter(response, bundle.shards[1].subarray(0, 1000), bundle.shards[1].length);
       return true;
     };
-    const [cut] = await order(page, { model: '/models/split/' });
+    const [cut] = await order(lab.page, { model: '/models/split/' });
     assert.equal(cut.error?.code, 'download-failed');
     assert.match(cut.error?.message ?? '', /shard-001\.bin/);
-    site.meddle = undefined;
-    site.asked = [];
-    await page.reload();
-    const [resumed] = await order(page, { model: '/models/split/', drawings: [{ ...APPLE, seed: 1 }] });
+    lab.site.meddle = undefined;
+    lab.site.asked = [];
+    await lab.page.reload();
+    const [resumed] = await order(lab.page, { model: '/models/split/', drawings: [{ ...APPLE, seed: 1 }] });
     assert.equal(resumed.error, undefined);
     assertHonest(resumed.progress);
-    assert.equal(site.countOf('shard-000.bin'), 0);
-    assert.equal(site.countOf('shard-001.bin'), 1);
-    const [whole] = await order(page, { model: TINY, drawings: [{ ...APPLE, seed: 1 }] });
+    assert.equal(lab.site.countOf('shard-000.bin'), 0);
+    assert.equal(lab.site.countOf('shard-001.bin'), 1);
+    const [whole] = await order(lab.page, { model: TINY, drawings: [{ ...APPLE, seed: 1 }] });
     assert.deepEqual(resumed.hashes, whole.hashes);
   });
 
   it('stops at once when told to and keeps what was whole', async () => {
     const bundle = splitBundle(readBundle('sticker_tiny'), 2);
-    publish(site, '/models/stopped/', bundle);
-    site.meddle = (request, response) => {
+    publish(lab.site, '/models/stopped/', bundle);
+    lab.site.meddle = (request, response) => {
       if (!request.url?.endsWith('shard-001.bin')) return false;
       response.writeHead(200).write(bundle.shards[1].subarray(0, 1000));
       return true;
     };
-    const outcome = await page.evaluate(async () => {
+    const outcome = await lab.page.evaluate(async () => {
       const entry = '/pkg/index.js';
       /** @type {typeof import('../../pkg/src/index.js')} */
       const { Inkbloom } = await import(entry);
@@ -286,30 +259,30 @@ describe('loading', () => {
     });
     assert.equal(outcome.code, 'aborted');
     assert.deepEqual(outcome.list.map(({ bytes, complete }) => [bytes, complete]), [[bundle.shards[0].length, false]]);
-    await noWorkers();
+    await noWorkers(lab.page);
   });
 
   it('refuses a shard with a flipped byte and fetches it again', async () => {
     const bundle = splitBundle(readBundle('sticker_tiny'), 2);
-    publish(site, '/models/flipped/', bundle);
+    publish(lab.site, '/models/flipped/', bundle);
     const flipped = Buffer.from(bundle.shards[1]);
     flipped[1234] ^= 1;
-    site.files.set('/models/flipped/shard-001.bin', flipped);
-    const [refused] = await order(page, { model: '/models/flipped/' });
+    lab.site.files.set('/models/flipped/shard-001.bin', flipped);
+    const [refused] = await order(lab.page, { model: '/models/flipped/' });
     assert.equal(refused.error?.code, 'corrupt-weights');
     assert.match(refused.error?.message ?? '', /shard-001\.bin/);
-    assert.equal(site.countOf('shard-001.bin'), 2);
-    publish(site, '/models/flipped/', bundle);
-    site.asked = [];
-    const [mended] = await order(page, { model: '/models/flipped/', drawings: [APPLE] });
+    assert.equal(lab.site.countOf('shard-001.bin'), 2);
+    publish(lab.site, '/models/flipped/', bundle);
+    lab.site.asked = [];
+    const [mended] = await order(lab.page, { model: '/models/flipped/', drawings: [APPLE] });
     assert.equal(mended.error, undefined);
-    assert.deepEqual([site.countOf('shard-000.bin'), site.countOf('shard-001.bin')], [0, 1]);
+    assert.deepEqual([lab.site.countOf('shard-000.bin'), lab.site.countOf('shard-001.bin')], [0, 1]);
   });
 
   it('goes on in memory when the browser has no room, and says so', async () => {
-    const session = await page.context().newCDPSession(page);
-    await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(site.url).origin, quotaSize: 20_000 });
-    const [report] = await order(page, { model: TINY, drawings: [APPLE] });
+    const session = await lab.page.context().newCDPSession(lab.page);
+    await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(lab.site.url).origin, quotaSize: 20_000 });
+    const [report] = await order(lab.page, { model: TINY, drawings: [APPLE] });
     assert.equal(report.error, undefined);
     assert.equal(report.hashes.length, 1);
     assert.equal(report.stored, false);
@@ -318,29 +291,29 @@ describe('loading', () => {
   });
 
   it('goes on in memory when the browser denies storage altogether', async () => {
-    site.files.set('/deny.js', "Object.defineProperty(self, 'indexedDB', { get() { throw new DOMException('Access is denied.', 'SecurityError'); } });");
-    site.files.set('/worker-without-storage.js', "import './deny.js'; import './pkg/worker.js';");
-    const [report] = await order(page, { model: TINY, workerUrl: '/worker-without-storage.js', drawings: [APPLE] });
+    lab.site.files.set('/deny.js', "Object.defineProperty(self, 'indexedDB', { get() { throw new DOMException('Access is denied.', 'SecurityError'); } });");
+    lab.site.files.set('/worker-without-storage.js', "import './deny.js'; import './pkg/worker.js';");
+    const [report] = await order(lab.page, { model: TINY, workerUrl: '/worker-without-storage.js', drawings: [APPLE] });
     assert.equal(report.error, undefined);
     assert.equal(report.stored, false);
     assert.match(report.storageNote ?? '', /Access is denied/);
   });
 
   it('needs neither eval nor COOP/COEP, and breaks no rule of a strict policy', async () => {
-    const response = await page.goto(`${site.url}lab.html`);
+    const response = await lab.page.goto(`${lab.site.url}lab.html`);
     assert.match(response?.headers()['content-security-policy'] ?? '', /script-src 'self' 'wasm-unsafe-eval';/);
     /** @type {string[]} */
     const violations = [];
-    page.on('console', (message) => {
+    lab.page.on('console', (message) => {
       if (/Content Security Policy/i.test(message.text())) violations.push(message.text());
     });
-    assert.equal(await page.evaluate(() => globalThis.crossOriginIsolated), false);
-    const [report] = await order(page, { model: TINY, drawings: [APPLE] });
+    assert.equal(await lab.page.evaluate(() => globalThis.crossOriginIsolated), false);
+    const [report] = await order(lab.page, { model: TINY, drawings: [APPLE] });
     assert.equal(report.error, undefined);
     assert.deepEqual(violations, []);
-    const evaluated = page.waitForEvent('pageerror');
-    site.files.set('/eval.js', "new Function('1')();");
-    await page.evaluate(() => {
+    const evaluated = lab.page.waitForEvent('pageerror');
+    lab.site.files.set('/eval.js', "new Function('1')();");
+    await lab.page.evaluate(() => {
       const script = document.createElement('script');
       script.src = '/eval.js';
       document.body.append(script);
@@ -368,13 +341,13 @@ describe('what is wrong with a model', () => {
     it(`${what} is told by name, before any download, and nothing is kept`, async () => {
       const bundle = readBundle('sticker_tiny');
       change(bundle);
-      publish(site, '/models/bad/', bundle);
-      const [report] = await order(page, { model: '/models/bad/' });
+      publish(lab.site, '/models/bad/', bundle);
+      const [report] = await order(lab.page, { model: '/models/bad/' });
       assert.equal(report.error?.code, 'bad-model');
       assert.match(report.error?.message ?? '', message);
       assert.match(report.error?.message ?? '', /\/models\/bad\/manifest\.json/);
-      assert.equal(site.countOf('.bin'), 0);
-      const stored = await page.evaluate(async () => {
+      assert.equal(lab.site.countOf('.bin'), 0);
+      const stored = await lab.page.evaluate(async () => {
         const entry = '/pkg/index.js';
         return (await import(entry)).Inkbloom.models.list();
       });
@@ -383,14 +356,14 @@ describe('what is wrong with a model', () => {
   }
 
   it('a page in place of the manifest is told', async () => {
-    site.files.set('/models/html/manifest.json', '<!doctype html><title>Welcome</title>');
-    const [{ error }] = await order(page, { model: '/models/html/' });
+    lab.site.files.set('/models/html/manifest.json', '<!doctype html><title>Welcome</title>');
+    const [{ error }] = await order(lab.page, { model: '/models/html/' });
     assert.equal(error?.code, 'bad-model');
     assert.match(error?.message ?? '', /not valid JSON/);
   });
 
   it('a missing model is told with its address', async () => {
-    const [{ error }] = await order(page, { model: '/models/nowhere/' });
+    const [{ error }] = await order(lab.page, { model: '/models/nowhere/' });
     assert.equal(error?.code, 'download-failed');
     assert.match(error?.message ?? '', /models\/nowhere\/manifest\.json .*HTTP 404/);
   });
@@ -398,44 +371,44 @@ describe('what is wrong with a model', () => {
 
 describe('workers', () => {
   it('that are not there are told', async () => {
-    const [{ error }] = await order(page, { model: TINY, workerUrl: '/pkg/nowhere.js' });
+    const [{ error }] = await order(lab.page, { model: TINY, workerUrl: '/pkg/nowhere.js' });
     assert.equal(error?.code, 'unsupported');
     assert.match(error?.message ?? '', /worker/);
   });
 
   it('take the wasm from where they are told', async () => {
-    const [{ error }] = await order(page, { model: TINY, wasmUrl: '/elsewhere/inkbloom_bg.wasm' });
+    const [{ error }] = await order(lab.page, { model: TINY, wasmUrl: '/elsewhere/inkbloom_bg.wasm' });
     assert.equal(error, undefined);
-    assert.deepEqual(site.asked.filter((path) => path.endsWith('.wasm')), ['/elsewhere/inkbloom_bg.wasm']);
-    const [{ error: missing }] = await order(page, { model: TINY, wasmUrl: '/elsewhere/nowhere.wasm' });
+    assert.deepEqual(lab.site.asked.filter((path) => path.endsWith('.wasm')), ['/elsewhere/inkbloom_bg.wasm']);
+    const [{ error: missing }] = await order(lab.page, { model: TINY, wasmUrl: '/elsewhere/nowhere.wasm' });
     assert.equal(missing?.code, 'download-failed');
     assert.match(missing?.message ?? '', /elsewhere\/nowhere\.wasm .*HTTP 404/);
   });
 
   it('of another origin are told', async () => {
-    const [{ error }] = await order(page, { model: TINY, workerUrl: 'https://example.org/worker.js' });
+    const [{ error }] = await order(lab.page, { model: TINY, workerUrl: 'https://example.org/worker.js' });
     assert.equal(error?.code, 'unsupported');
     assert.match(error?.message ?? '', /workerUrl/);
   });
 
   it('that crash are replaced at the next drawing, with the model from the store', async () => {
     // The engine cannot be made to crash from outside; a trap that surfaces beside it is what a panic looks like.
-    site.files.set('/crash.js', `addEventListener('message', (event) => {
+    lab.site.files.set('/crash.js', `addEventListener('message', (event) => {
       if (event.data.request?.prompt !== 'crash') return;
       event.stopImmediatePropagation();
       setTimeout(() => { throw new WebAssembly.RuntimeError('unreachable'); });
     });`);
-    site.files.set('/worker-that-crashes.js', "import './crash.js'; import './pkg/worker.js';");
-    const [crashed, next] = await order(page, { model: TINY, workerUrl: '/worker-that-crashes.js', drawings: [{ prompt: 'crash' }, { ...APPLE, seed: 3 }] });
+    lab.site.files.set('/worker-that-crashes.js', "import './crash.js'; import './pkg/worker.js';");
+    const [crashed, next] = await order(lab.page, { model: TINY, workerUrl: '/worker-that-crashes.js', drawings: [{ prompt: 'crash' }, { ...APPLE, seed: 3 }] });
     assert.equal(crashed.error?.code, 'device-lost');
     assert.match(crashed.error?.message ?? '', /unreachable/);
     assert.equal(next.error, undefined);
     assert.equal(next.hashes.length, 1);
-    assert.equal(site.countOf('.bin'), readBundle('sticker_tiny').shards.length, 'the model was downloaded again');
+    assert.equal(lab.site.countOf('.bin'), readBundle('sticker_tiny').shards.length, 'the model was downloaded again');
   });
 
   it('are gone after dispose', async () => {
-    const [running, late] = await page.evaluate(async (model) => {
+    const [running, late] = await lab.page.evaluate(async (model) => {
       const entry = '/pkg/index.js';
       /** @type {typeof import('../../pkg/src/index.js')} */
       const { Inkbloom } = await import(entry);
@@ -446,49 +419,49 @@ describe('workers', () => {
       return [await running, late];
     }, TINY);
     assert.deepEqual([running, late], ['aborted', 'bad-input']);
-    await noWorkers();
+    await noWorkers(lab.page);
   });
 });
 
 describe('the <ink-bloom> element', () => {
   it('draws its prompt, shares one engine, and tells what happens', async () => {
-    site.files.set('/element.html', `<!doctype html><meta charset="utf-8"><title>Element</title>
+    lab.site.files.set('/element.html', `<!doctype html><meta charset="utf-8"><title>Element</title>
       <script type="module" src="/pkg/element.js"></script><script type="module" src="/element-test.js"></script>
       <ink-bloom id="one" model="${TINY}" device="cpu" prompt="3d emoji of a red apple" seed="5"></ink-bloom>
       <ink-bloom id="two" model="${TINY}" device="cpu" prompt="3d emoji of a red apple" seed="5" controls></ink-bloom>`);
-    site.files.set('/element-test.js', `globalThis.told = [];
+    lab.site.files.set('/element-test.js', `globalThis.told = [];
       for (const name of ['ink-progress', 'ink-step', 'ink-image', 'ink-error'])
         addEventListener(name, ({ target, detail }) => told.push([target.id, name, detail.code]));`);
-    await page.goto(`${site.url}element.html`);
-    const told = () => page.evaluate(() => /** @type {{ told: [string, string, string?][] }} */ (/** @type {unknown} */ (globalThis)).told);
+    await lab.page.goto(`${lab.site.url}element.html`);
+    const told = () => lab.page.evaluate(() => /** @type {{ told: [string, string, string?][] }} */ (/** @type {unknown} */ (globalThis)).told);
     /** @param {string} id @param {number} count */
     const drawn = async (id, count) => {
-      await page.waitForFunction(([who, times]) => /** @type {{ told: [string, string][] }} */ (/** @type {unknown} */ (globalThis)).told
+      await lab.page.waitForFunction(([who, times]) => /** @type {{ told: [string, string][] }} */ (/** @type {unknown} */ (globalThis)).told
         .filter(([from, name]) => from === who && name === 'ink-image').length >= Number(times), [id, count]);
     };
     await drawn('one', 1);
     await drawn('two', 1);
-    assert.equal(page.workers().length, 1);
+    assert.equal(lab.page.workers().length, 1);
     /** @param {string} id */
-    const pixels = (id) => page.evaluate((which) => {
+    const pixels = (id) => lab.page.evaluate((which) => {
       const canvas = document.getElementById(which)?.shadowRoot?.querySelector('canvas');
       return canvas?.toDataURL();
     }, id);
     assert.ok(await pixels('one') === await pixels('two'), 'the same prompt and seed drew different pictures');
 
-    await page.locator('#two input').fill('flat emoji of a heart');
-    await page.locator('#two button').click();
+    await lab.page.locator('#two input').fill('flat emoji of a heart');
+    await lab.page.locator('#two button').click();
     await drawn('two', 2);
     assert.ok(await pixels('one') !== await pixels('two'), 'the new prompt drew the old picture');
-    assert.equal(await page.locator('#two').getAttribute('prompt'), 'flat emoji of a heart');
+    assert.equal(await lab.page.locator('#two').getAttribute('prompt'), 'flat emoji of a heart');
 
-    await page.evaluate(() => document.getElementById('one')?.setAttribute('seed', 'nonsense'));
-    await page.waitForFunction(() => /** @type {{ told: [string, string][] }} */ (/** @type {unknown} */ (globalThis)).told.some(([, name]) => name === 'ink-error'));
+    await lab.page.evaluate(() => document.getElementById('one')?.setAttribute('seed', 'nonsense'));
+    await lab.page.waitForFunction(() => /** @type {{ told: [string, string][] }} */ (/** @type {unknown} */ (globalThis)).told.some(([, name]) => name === 'ink-error'));
     assert.deepEqual((await told()).find(([, name]) => name === 'ink-error'), ['one', 'ink-error', 'bad-input']);
-    assert.match(await page.locator('#one [role=status]').innerText(), /`seed` must be/);
+    assert.match(await lab.page.locator('#one [role=status]').innerText(), /`seed` must be/);
 
-    await page.evaluate(() => document.querySelectorAll('ink-bloom').forEach((element) => element.remove()));
-    await noWorkers();
+    await lab.page.evaluate(() => document.querySelectorAll('ink-bloom').forEach((element) => element.remove()));
+    await noWorkers(lab.page);
   });
 });
 
@@ -497,8 +470,8 @@ describe('a lost GPU', () => {
     // A browser of its own: its GPU process is about to die.
     const victim = await launch();
     try {
-      const lab = await openLab(victim, site);
-      const draw = () => lab.evaluate(async (model) => {
+      const own = await openLab(victim, lab.site);
+      const draw = () => own.evaluate(async (model) => {
         const entry = '/pkg/index.js';
         /** @type {typeof import('../../pkg/src/index.js')} */
         const { Inkbloom } = await import(entry);
@@ -522,7 +495,7 @@ describe('a lost GPU', () => {
 
 describe('a GPU in software only', () => {
   it('is passed over by auto, which says so: the CPU is many times faster', async () => {
-    const [report] = await order(page, { model: TINY, device: 'auto', drawings: [APPLE] });
+    const [report] = await order(lab.page, { model: TINY, device: 'auto', drawings: [APPLE] });
     assert.equal(report.error, undefined);
     assert.equal(report.device?.kind, 'cpu');
     assert.match(report.device?.note ?? '', /software/);
@@ -538,19 +511,19 @@ describe('without WebGPU', () => {
   after(() => plain?.close());
 
   it('draws on the CPU and says why', async () => {
-    const lab = await openLab(plain, site);
-    const [report] = await order(lab, { model: TINY, device: 'auto', drawings: [APPLE] });
+    const own = await openLab(plain, lab.site);
+    const [report] = await order(own, { model: TINY, device: 'auto', drawings: [APPLE] });
     assert.equal(report.error, undefined);
     assert.equal(report.device?.kind, 'cpu');
     assert.match(report.device?.note ?? '', /WebGPU/);
-    await lab.context().close();
+    await own.context().close();
   });
 
   it('says so when the GPU was asked for', async () => {
-    const lab = await openLab(plain, site);
-    const [{ error }] = await order(lab, { model: TINY, device: 'gpu' });
+    const own = await openLab(plain, lab.site);
+    const [{ error }] = await order(own, { model: TINY, device: 'gpu' });
     assert.equal(error?.code, 'unsupported');
     assert.match(error?.message ?? '', /WebGPU/);
-    await lab.context().close();
+    await own.context().close();
   });
 });

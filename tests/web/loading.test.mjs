@@ -7,7 +7,7 @@ import { loadBundle } from '../../pkg/src/load.js';
 import { resolveModel } from '../../pkg/src/model-url.js';
 import { Store, withStore } from '../../pkg/src/store.js';
 import { installFakeIndexedDB } from './support/dev-dependencies.js';
-import { openFake } from './support/fake-engine.js';
+import { drawsWith, openFake } from './support/fake-engine.js';
 import { assertHonest, downloads } from './support/honesty.js';
 import { sha256 } from './support/hash.js';
 import { Site, cutAfter } from './support/site.js';
@@ -30,11 +30,12 @@ function publish(shards, changes = {}) {
   shards.forEach((bytes, index) => site.files.set(`${FOLDER}shard-00${index}.bin`, bytes));
 }
 
-async function load() {
+/** @param {string} [model] */
+async function load(model = 'models/test/') {
   /** @type {import('../../pkg/src/load.js').Progress[]} */
   const events = [];
   const result = await loadBundle({
-    address: resolveModel(`${site.url}models/test/`, site.url),
+    address: resolveModel(model, site.url),
     device: 'cpu',
     open: openFake,
     report: (event) => events.push(event),
@@ -43,6 +44,7 @@ async function load() {
   return { ...result, events };
 }
 
+const shardPaths = () => site.asked.filter((path) => path.includes('.bin'));
 const shardRequests = () => site.asked.filter((path) => path.endsWith('.bin')).map((path) => path.slice(FOLDER.length));
 
 beforeEach(async () => {
@@ -191,7 +193,7 @@ describe('loading a bundle', () => {
 
   it('does not take an answer of another length for a shard', async () => {
     publish(shards);
-    site.files.set(`${FOLDER}shard-000.bin`, '<!doctype html><title>Not found</title>');
+    site.files.set(`${FOLDER}shard-000.bin`, randomBytes(39));
     await assert.rejects(load(), { code: 'corrupt-weights', message: /shard-000\.bin should hold 300000 bytes and holds only 39/ });
     site.files.set(`${FOLDER}shard-000.bin`, randomBytes(300_001));
     await assert.rejects(load(), { code: 'corrupt-weights', message: /holds more/ });
@@ -209,15 +211,76 @@ describe('loading a bundle', () => {
     assert.deepEqual([model.bytes, model.complete], [550_000, true]);
   });
 
-  it('keeps the old version usable offline until the new one is whole', async () => {
+  /** What a load says besides progress. @param {import('../../pkg/src/load.js').Progress[]} events */
+  const notices = (events) => events.flatMap((event) => (event.phase === 'notice' ? [[event.code, event.message]] : []));
+
+  /** @type {[string, (next: Uint8Array[]) => void, RegExp][]} */
+  const halfDeployed = [
+    ['a shard is still missing', () => site.files.delete(`${FOLDER}shard-002.bin`), /shard-002\.bin .*HTTP 404/],
+    ['a shard is still the old one', () => site.files.set(`${FOLDER}shard-002.bin`, shards[2]), /shard-002\.bin does not have the SHA-256/],
+    ['a shard is of another length', () => site.files.set(`${FOLDER}shard-001.bin`, shards[1]), /shard-001\.bin should hold 250000 bytes and holds only 200000/],
+    ['a web page stands in for a shard', () => site.files.set(`${FOLDER}shard-002.bin`, '<!doctype html><title>Welcome</title>'), /shard-002\.bin .*web page/],
+    ['the manifest is of a version of tomorrow', (next) => publish(next, { version: 2 }), /version 2/],
+    ['the manifest is cut off', () => site.files.set(`${FOLDER}manifest.json`, '{"version": 1, "sha'), /JSON/],
+  ];
+  for (const [what, breakIt, reason] of halfDeployed) {
+    it(`draws with what is stored whole, and says so, while an update is on its way: ${what}`, async () => {
+      publish(shards);
+      await load();
+      const next = [shards[0], randomBytes(250_000), randomBytes(100_000)];
+      publish(next);
+      breakIt(next);
+      const { events, model, updateNote, storageNote } = await load();
+      assertHonest(events);
+      assert.deepEqual(drawsWith(model), shards.map(sha256));
+      assert.match(String(updateNote), /^An update of the model is on its way/);
+      assert.match(String(updateNote), reason);
+      assert.deepEqual(notices(events), [['update', updateNote]]);
+      assert.equal(storageNote, undefined);
+
+      // What is stored stays whole, also for a visit without a network, and the update is taken once it is whole.
+      await site.goOffline();
+      assert.deepEqual(drawsWith((await load()).model), shards.map(sha256));
+      await site.comeBack();
+      publish(next);
+      const updated = await load();
+      assert.deepEqual(drawsWith(updated.model), next.map(sha256));
+      assert.equal(updated.updateNote, undefined);
+      const [stored] = await withStore((store) => store.list());
+      assert.deepEqual([stored.bytes, stored.complete], [650_000, true]);
+    });
+  }
+
+  it('draws with what is stored whole, and says so, when the manifest is gone or a web page stands in for it', async () => {
     publish(shards);
     await load();
-    publish([shards[0], randomBytes(150_000), randomBytes(100_000)]);
-    site.files.delete(`${FOLDER}shard-002.bin`);
-    await assert.rejects(load(), { code: 'download-failed' });
+    for (const manifest of [undefined, '<html><title>Log in</title></html>']) {
+      if (manifest === undefined) site.files.delete(`${FOLDER}manifest.json`);
+      else site.files.set(`${FOLDER}manifest.json`, manifest);
+      const { events, updateNote } = await load();
+      assertHonest(events);
+      assert.match(String(updateNote), /^Whether there is an update .*manifest\.json could not be downloaded/);
+    }
+  });
+
+  it('says nothing of updates without a network', async () => {
+    publish(shards);
+    await load();
     await site.goOffline();
-    assertHonest((await load()).events);
+    const { events, updateNote } = await load();
+    assert.deepEqual([notices(events), updateNote], [[], undefined]);
     await site.comeBack();
+  });
+
+  it('tells what is wrong with the update when what is stored will not do either', async () => {
+    publish(shards);
+    await load();
+    const model = `${site.url}models/test/`;
+    publish([shards[0], randomBytes(250_000)]);
+    site.files.delete(`${FOLDER}shard-001.bin`);
+    await withStore((store) => store.saveShard(model, { file: '', size: 300_000, sha256: sha256(shards[0]) }, randomBytes(300_000)));
+    site.files.delete(`${FOLDER}shard-000.bin`);
+    await assert.rejects(load(), { code: 'download-failed', message: /shard-000\.bin .*HTTP 404/ });
   });
 
   it('refuses a bad manifest before it downloads anything', async () => {
@@ -236,6 +299,83 @@ describe('loading a bundle', () => {
     site.files.delete(`${FOLDER}shard-000.bin`);
     assertHonest((await load()).events);
   });
+});
+
+describe('what stands in for a file', () => {
+  const shards = [randomBytes(3000)];
+  const PAGES = ['<!doctype html><title>Welcome</title>', '\n<!DOCTYPE html PUBLIC "x">', '<!-- app --><html lang="en">', '\uFEFF<html>'];
+  for (const page of PAGES) {
+    it(`is told with its address: ${JSON.stringify(page)}`, async () => {
+      for (const file of ['manifest.json', 'shard-000.bin']) {
+        publish(shards);
+        site.files.set(FOLDER + file, page);
+        site.asked = [];
+        await assert.rejects(load(), {
+          code: 'download-failed',
+          message: new RegExp(`${FOLDER}${file} could not be downloaded: the address answered with a web page, so the file is probably not there`),
+        });
+        assert.equal(site.countOf(file), 1, 'it was asked for again');
+      }
+    });
+  }
+
+  it('is told of a Git LFS pointer', async () => {
+    publish(shards);
+    site.files.set(`${FOLDER}shard-000.bin`, `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 3000\n`);
+    await assert.rejects(load(), { code: 'download-failed', message: /shard-000\.bin .*Git LFS pointer/ });
+  });
+});
+
+describe('a model behind a token', () => {
+  const shards = [randomBytes(3000), randomBytes(2000)];
+
+  /** Lets in who has the token. */
+  function guard() {
+    site.meddle = (request, response) => {
+      if (new URL(String(request.url), site.url).searchParams.get('token') === 'abc') return false;
+      response.writeHead(403).end();
+      return true;
+    };
+  }
+
+  it('is asked for with the token, which is neither stored nor shown', async () => {
+    publish(shards);
+    guard();
+    assertHonest((await load('models/test/?token=abc')).events);
+    assert.deepEqual(site.asked, ['manifest.json', 'shard-000.bin', 'shard-001.bin'].map((file) => `${FOLDER}${file}?token=abc`));
+    const [stored] = await withStore((store) => store.list());
+    assert.equal(stored.id, `${site.url}models/test/`);
+    // Tomorrow's token finds the same model.
+    site.asked = [];
+    site.meddle = undefined;
+    await load('models/test/?token=def');
+    assert.deepEqual(site.asked, [`${FOLDER}manifest.json?token=def`]);
+    guard();
+    await withStore((store) => store.clear());
+    await assert.rejects(load('models/test/?token=secret'), (error) => {
+      const { code, message } = /** @type {import('../../pkg/src/errors.js').InkbloomError} */ (error);
+      return code === 'download-failed' && /manifest\.json\?… .*HTTP 403/.test(message) && !message.includes('secret');
+    });
+  });
+
+  for (const [what, to] of [['with the query', '/releases/7/manifest.json?token=abc'], ['without it', '/releases/7/manifest.json']]) {
+    it(`that redirects ${what} is asked for where it was found`, async () => {
+      publish(shards);
+      shards.forEach((bytes, index) => site.files.set(`/releases/7/shard-00${index}.bin`, bytes));
+      site.files.set('/releases/7/manifest.json', String(site.files.get(`${FOLDER}manifest.json`)));
+      site.meddle = (request, response) => {
+        const url = new URL(String(request.url), site.url);
+        if (url.pathname.startsWith(FOLDER)) response.writeHead(302, { location: to }).end();
+        else if (url.pathname.endsWith('.bin') && url.searchParams.get('token') !== 'abc') response.writeHead(403).end();
+        else return false;
+        return true;
+      };
+      const { events, foundAt } = await load('models/test/?token=abc');
+      assertHonest(events);
+      assert.equal(foundAt, new URL(to, site.url).href);
+      assert.deepEqual(shardPaths(), ['/releases/7/shard-000.bin?token=abc', '/releases/7/shard-001.bin?token=abc']);
+    });
+  }
 });
 
 describe('storage that is refused', () => {
@@ -284,5 +424,50 @@ describe('storage that is refused', () => {
     assert.equal(storageNote, undefined);
     const [model] = await withStore((store) => store.list());
     assert.deepEqual([model.bytes, model.complete], [95_000, true]);
+  });
+
+  it('loads into memory when the second shard is refused', async (context) => {
+    publish(shards);
+    const put = IDBObjectStore.prototype.put;
+    let puts = 0;
+    context.mock.method(IDBObjectStore.prototype, 'put', /** @this {IDBObjectStore} @param {Parameters<typeof put>} args */ function putOnce(...args) {
+      puts += 1;
+      if (puts > 1) throw new DOMException('Failed to write blobs.', 'DataError');
+      return put.apply(this, args);
+    });
+    const { events, storageNote } = await load();
+    assertHonest(events);
+    assert.match(String(storageNote), /refuses to store the model \(Failed to write blobs\.\)/);
+    assert.equal(notices(events).length, 1);
+    context.mock.restoreAll();
+    const [partly] = await withStore((store) => store.list());
+    assert.deepEqual([partly.bytes, partly.complete], [50_000, false]);
+  });
+
+  for (const method of /** @type {const} */ (['manifest', 'shard', 'saveShard', 'complete'])) {
+    it(`loads into memory when ${method} never answers`, async (context) => {
+      publish(shards);
+      context.mock.method(Store.prototype, method, () => new Promise(() => {}));
+      const { events, storageNote } = await load();
+      assertHonest(events);
+      assert.match(String(storageNote), /it did not answer/);
+      assert.equal(notices(events).length, 1);
+    });
+  }
+
+  it('loads into memory when the database rejects, or never answers', async (context) => {
+    publish(shards);
+    context.mock.method(globalThis.indexedDB, 'open', () => {
+      const request = new IDBOpenDBRequest();
+      Object.defineProperty(request, 'error', { value: new DOMException('Internal error opening backing store.', 'UnknownError') });
+      request.addEventListener = (/** @type {string} */ type, /** @type {any} */ listener) => void (type === 'error' && setTimeout(listener));
+      return request;
+    });
+    assert.match(String((await load()).storageNote), /Internal error opening backing store/);
+    context.mock.restoreAll();
+    context.mock.method(globalThis.indexedDB, 'open', () => new IDBOpenDBRequest());
+    const { events, storageNote } = await load();
+    assertHonest(events);
+    assert.match(String(storageNote), /it did not answer/);
   });
 });

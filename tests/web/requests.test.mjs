@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { fromPlainError, isFatal, toPlainError } from '../../pkg/src/errors.js';
-import { resolveModel } from '../../pkg/src/model-url.js';
+import { resolveModel, resolveShard, shownAddress } from '../../pkg/src/model-url.js';
 import { parseSeed, toEngineRequest } from '../../pkg/src/request.js';
 import { describeProgress } from '../../pkg/src/words.js';
 import { withStyle } from '../../www/words.js';
@@ -15,7 +15,15 @@ describe('seeds', () => {
     assert.equal(parseSeed('18446744073709551615'), '18446744073709551615');
   });
 
-  for (const seed of [-1, 1.5, NaN, 2 ** 53, 2n ** 64n, -1n, '18446744073709551616', '0x10', '', 'seven', null, {}]) {
+  it('are new each time when they are -1, as in other tools', () => {
+    for (const seed of [-1, -1n, '-1', ' -1 ']) {
+      const drawn = Array.from({ length: 4 }, () => parseSeed(seed));
+      assert.ok(drawn.every((text) => /^\d{1,10}$/.test(text)), drawn.join());
+      assert.ok(new Set(drawn).size > 1, drawn.join());
+    }
+  });
+
+  for (const seed of [-2, 1.5, NaN, 2 ** 53, 2n ** 64n, -2n, '-2', '18446744073709551616', '0x10', '', 'seven', null, {}]) {
     it(`refuse ${typeof seed} ${String(seed)}`, () => {
       assert.throws(() => parseSeed(seed), { code: 'bad-input', message: /whole number from 0 to 18446744073709551615/ });
     });
@@ -33,10 +41,29 @@ describe('requests', () => {
     );
   });
 
+  it('take null for left out, whatever the option', () => {
+    const names = ['negativePrompt', 'seed', 'steps', 'guidance', 'width', 'height', 'count', 'scheduler', 'eta', 'init', 'strength', 'mask', 'preview', 'noise', 'raw', 'signal', 'onStep'];
+    const nulls = Object.fromEntries(names.map((name) => [name, null]));
+    const { seed, ...rest } = toEngineRequest(/** @type {any} */ ({ prompt: 'x', ...nulls }));
+    assert.match(seed, /^\d{1,10}$/);
+    assert.deepEqual(rest, { prompt: 'x', preview: false });
+  });
+
+  it('need no prompt where a picture says what to draw', () => {
+    const picture = { width: 1, height: 1, data: new Uint8ClampedArray(4) };
+    for (const prompt of ['', '  ', null, undefined]) {
+      const request = toEngineRequest(/** @type {any} */ ({ prompt, init: picture, mask: picture, seed: 1 }));
+      assert.deepEqual([request.prompt.trim(), request.init, request.mask], ['', picture, picture]);
+    }
+  });
+
   /** @type {[string, object, RegExp][]} */
   const wrong = [
     ['an empty prompt', { prompt: '  ' }, /prompt is empty/],
     ['no prompt', {}, /prompt is empty/],
+    ['nothing', /** @type {any} */ (null), /prompt is empty/],
+    ['a prompt of another kind', { prompt: 7 }, /`prompt` must be a string/],
+    ['a mask without a picture or a prompt', { mask: { width: 1, height: 1, data: new Uint8ClampedArray(4) } }, /prompt is empty/],
     ['steps of 0', { prompt: 'x', steps: 0 }, /`steps` must be a whole number of at least 1, not 0/],
     ['half a step', { prompt: 'x', steps: 1.5 }, /`steps`/],
     ['a width in words', { prompt: 'x', width: '64' }, /`width`/],
@@ -66,6 +93,37 @@ describe('model addresses', () => {
     for (const model of ['', 'https://', undefined]) {
       assert.throws(() => resolveModel(/** @type {string} */ (model), page), { code: 'bad-input', message: /`model`/ });
     }
+  });
+
+  it('keep a query, which is no part of the id: it may be a token', () => {
+    const expected = { id: 'https://host.example/m/', manifestUrl: 'https://host.example/m/manifest.json?token=abc' };
+    for (const model of ['https://host.example/m/?token=abc', 'https://host.example/m?token=abc', 'https://host.example/m/manifest.json?token=abc#top']) {
+      assert.deepEqual(resolveModel(model, page), expected);
+    }
+    assert.throws(() => resolveModel('https://me:secret@host.example/m/', page), (error) => {
+      const { code, message } = /** @type {import('../../pkg/src/errors.js').InkbloomError} */ (error);
+      return code === 'bad-input' && !message.includes('secret');
+    });
+  });
+
+  /** @type {[string, string, string, string | undefined, string][]} */
+  const shards = [
+    ['take the query along', 'a.bin', 'https://h.example/m/manifest.json?t=1', undefined, 'https://h.example/m/a.bin?t=1'],
+    ['keep a query of their own', 'a.bin?v=2', 'https://h.example/m/manifest.json?t=1', undefined, 'https://h.example/m/a.bin?v=2'],
+    ['lie where the manifest was found', 'a.bin', 'https://h.example/m/manifest.json?t=1', 'https://h.example/m/v2/manifest.json?t=1', 'https://h.example/m/v2/a.bin?t=1'],
+    ['keep a query that a redirect dropped', 'a.bin', 'https://h.example/m/manifest.json?t=1', 'https://h.example/v2/manifest.json', 'https://h.example/v2/a.bin?t=1'],
+    ['take the query that a redirect gave', 'a.bin', 'https://h.example/m/manifest.json?t=1', 'https://cdn.example/m/manifest.json?s=2', 'https://cdn.example/m/a.bin?s=2'],
+    ['give another origin no query of ours', 'a.bin', 'https://h.example/m/manifest.json?t=1', 'https://cdn.example/m/manifest.json', 'https://cdn.example/m/a.bin'],
+    ['give another origin in the manifest none either', 'https://cdn.example/a.bin', 'https://h.example/m/manifest.json?t=1', undefined, 'https://cdn.example/a.bin'],
+    ['may lie elsewhere', '../text/a.bin', 'https://h.example/m/manifest.json', undefined, 'https://h.example/text/a.bin'],
+  ];
+  for (const [what, file, asked, found, expected] of shards) {
+    it(`of shards ${what}`, () => assert.equal(resolveShard(file, asked, found), expected));
+  }
+
+  it('in messages are without what may be secret', () => {
+    assert.equal(shownAddress('https://host.example/m/a.bin?token=abc#x'), 'https://host.example/m/a.bin?…');
+    assert.equal(shownAddress('https://host.example/m/a.bin'), 'https://host.example/m/a.bin');
   });
 });
 

@@ -7,12 +7,31 @@ function failure(code, message) {
   return Object.assign(new Error(message), { code });
 }
 
+/** @param {string} manifest */
+function parse(manifest) {
+  try {
+    return JSON.parse(manifest);
+  } catch {
+    throw failure('bad-model', 'manifest.json is not valid JSON');
+  }
+}
+
+/**
+ * The hashes of the shards that a fake model was made of.
+ *
+ * @param {unknown} model
+ * @returns {string[]}
+ */
+export function drawsWith(model) {
+  return /** @type {{ shards: { sha256: string }[] }} */ (model).shards.map((shard) => shard.sha256);
+}
+
 /**
  * @param {string} manifest
  * @param {import('../../../pkg/src/contract.js').DeviceChoice} device
  */
 export async function openFake(manifest, device) {
-  const { version, shards } = JSON.parse(manifest);
+  const { version, shards } = parse(manifest);
   if (version !== 1) throw failure('bad-model', `manifest.json: version ${version} is not known`);
   /** @type {Set<number>} */
   const pushed = new Set();
@@ -26,7 +45,7 @@ export async function openFake(manifest, device) {
     },
     async finish() {
       if (pushed.size !== shards.length) throw failure('bad-model', 'shards are missing');
-      return { warm_up: async () => {} };
+      return { warm_up: async () => {}, shards };
     },
     free() {},
   };

@@ -1,4 +1,6 @@
 // A bare page under the same policy as the real one, and what a stranger's script would do on it.
+import { after, afterEach, before, beforeEach } from 'node:test';
+import { launch } from './browser.js';
 import { bundlesFolder, fixturesFolder } from './bundles.js';
 import { Site } from './site.js';
 import { mountsOfPage } from '../../../www/serve.mjs';
@@ -133,4 +135,47 @@ export async function openLab(browser, site) {
   const page = await context.newPage();
   await page.goto(`${site.url}lab.html`);
   return page;
+}
+
+/**
+ * What every browser test needs: a site and a browser for all tests of a file or of a `describe`, and for each test a page
+ * of its own storage.
+ *
+ * @param {object} [options]
+ * @param {string | null} [options.open] what the page shows when a test begins; null for nothing yet
+ * @param {boolean} [options.gpu] whether pages get a WebGPU adapter
+ * @param {import('playwright-core').BrowserContextOptions} [options.context]
+ */
+export function useLab({ open = 'lab.html', gpu = true, context } = {}) {
+  const lab = {
+    /** @type {Site} */
+    site: /** @type {any} */ (undefined),
+    /** @type {Browser} */
+    browser: /** @type {any} */ (undefined),
+    /** @type {Page} */
+    page: /** @type {any} */ (undefined),
+  };
+  before(async () => {
+    lab.site = await startLab();
+    lab.browser = await launch({ gpu });
+  });
+  after(async () => {
+    await lab.browser?.close();
+    await lab.site?.goOffline();
+  });
+  beforeEach(async () => {
+    lab.page = await (await lab.browser.newContext(context)).newPage();
+    if (open !== null) await lab.page.goto(lab.site.url + open);
+  });
+  afterEach(async () => {
+    lab.site.meddle = undefined;
+    lab.site.asked = [];
+    await lab.page.context().close();
+  });
+  return lab;
+}
+
+/** Waits until a page has no worker: a terminated one is gone a moment later. @param {Page} page */
+export async function noWorkers(page) {
+  while (page.workers().length > 0) await page.workers()[0].waitForEvent('close');
 }

@@ -1,0 +1,146 @@
+import { untilAborted } from './abort.js';
+import { InkbloomError, WorkerDied, abortedError } from './errors.js';
+import { Session } from './session.js';
+
+/**
+ * @typedef {import('./session.js').SessionOptions} EngineOptions
+ * @typedef {(event: import('./load.js').Progress) => void} Listener
+ */
+
+/**
+ * The session of a model, and a new one when the old one broke. All who ask for the same model on the same device share
+ * one: a page that asks twice (two elements, a framework that runs its effects twice) downloads and draws with one engine.
+ */
+export class Engine {
+  /** @type {Map<string, Engine>} */
+  static #all = new Map();
+
+  #key;
+  #options;
+  /** Who uses it, by the functions that hear of its progress. @type {Set<Listener>} */
+  #users = new Set();
+  /** @type {Promise<Session> | undefined} */
+  #starting;
+  /** The last one that started. @type {Session | undefined} */
+  #session;
+  /** Drawings wait here for each other: a device draws one picture at a time. @type {Promise<unknown>} */
+  #queue = Promise.resolve();
+  #closing = new AbortController();
+
+  /**
+   * @param {string} key
+   * @param {EngineOptions} options
+   */
+  constructor(key, options) {
+    this.#key = key;
+    this.#options = options;
+  }
+
+  /**
+   * @param {EngineOptions} options
+   * @param {Listener} user
+   */
+  static join(options, user) {
+    const key = JSON.stringify(options);
+    const engine = Engine.#all.get(key) ?? new Engine(key, options);
+    Engine.#all.set(key, engine);
+    engine.#users.add(user);
+    return engine;
+  }
+
+  /**
+   * Closes the engine when nobody is left. Who comes back within the same task, as an element that is moved or an
+   * effect that is run twice, finds it as it was.
+   *
+   * @param {Listener} user
+   */
+  async leave(user) {
+    this.#users.delete(user);
+    await new Promise((resolve) => setTimeout(resolve));
+    if (this.#users.size > 0) return;
+    if (Engine.#all.get(this.#key) === this) Engine.#all.delete(this.#key);
+    this.#closing.abort();
+    this.#session?.close(abortedError());
+  }
+
+  /** What the model is; there once `ready` resolved. */
+  get loaded() {
+    return /** @type {Session} */ (this.#session).loaded;
+  }
+
+  /**
+   * Starts a session where none is running.
+   *
+   * @returns {Promise<Session>}
+   */
+  ready() {
+    if (this.#session?.open) return Promise.resolve(this.#session);
+    this.#starting ??= this.#start().finally(() => {
+      this.#starting = undefined;
+    });
+    return this.#starting;
+  }
+
+  async #start() {
+    this.#session = await this.#onceMore(() => Session.start(this.#options, (event) => this.#tell(event), this.#closing.signal));
+    return this.#session;
+  }
+
+  /**
+   * @param {import('./contract.js').EngineRequest} request
+   * @param {(event: import('./contract.js').EngineStep) => void} onStep
+   * @param {AbortSignal} signal
+   * @returns {Promise<{ drawing: import('./contract.js').EngineDrawing, ms: number }>}
+   */
+  draw(request, onStep, signal) {
+    const drawing = this.#queue.then(() => this.#onceMore(() => this.#draw(request, onStep, signal)));
+    this.#queue = drawing.catch(() => {});
+    return untilAborted(drawing, signal);
+  }
+
+  /**
+   * @param {import('./contract.js').EngineRequest} request
+   * @param {(event: import('./contract.js').EngineStep) => void} onStep
+   * @param {AbortSignal} signal
+   */
+  async #draw(request, onStep, signal) {
+    if (signal.aborted) throw abortedError();
+    const session = await this.ready();
+    if (signal.aborted) throw abortedError();
+    const cancel = () => session.cancel();
+    signal.addEventListener('abort', cancel, { once: true });
+    const began = performance.now();
+    try {
+      return { drawing: await session.generate(request, onStep), ms: performance.now() - began };
+    } finally {
+      signal.removeEventListener('abort', cancel);
+    }
+  }
+
+  /**
+   * A worker that died without a word gets one successor; what dies twice would die for ever.
+   *
+   * @template T
+   * @param {() => Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  async #onceMore(work) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof WorkerDied)) throw error;
+      this.#tell({ phase: 'notice', code: 'restart', message: `${error.message} It is started again.` });
+    }
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof WorkerDied)) throw error;
+      throw new InkbloomError('device-lost', 'The drawing engine stopped without a word, was started again, and stopped again. The browser may have taken its memory: close other tabs, or ask for a smaller or a single picture, and draw again.', { cause: error });
+    }
+  }
+
+  /** @param {import('./load.js').Progress} event */
+  #tell(event) {
+    this.#users.forEach((user) => user(event));
+  }
+}
