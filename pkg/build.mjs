@@ -55,5 +55,5 @@ await writeFile(path.join(here, 'LICENSE'), `Licensed under either of these, at 
 
 const tsc = createRequire(import.meta.url).resolve('typescript/package.json');
 execFileSync(process.execPath, [path.join(path.dirname(tsc), 'bin', 'tsc'), '-p', here, '--emitDeclarationOnly', '--noEmit', 'false', '--outDir', out], { stdio: 'inherit' });
-// tsc copies no hand-written declarations, yet the public types mention these.
-await copyFile(source('contract.d.ts'), path.join(out, 'contract.d.ts'));
+// tsc copies no declarations, yet the public types mention these.
+for (const name of ['contract.d.ts', 'options.d.ts']) await copyFile(source(name), path.join(out, name));

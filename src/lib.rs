@@ -18,6 +18,7 @@ pub mod denoise;
 pub mod pipeline;
 pub mod pixels;
 pub mod prompt;
+pub mod score;
 pub mod text;
 
 pub mod layers;

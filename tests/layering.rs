@@ -6,15 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const ROOMS: [&str; 5] = ["prompt", "text", "denoise", "autoencoder", "pixels"];
+const ROOMS: [&str; 6] = ["prompt", "text", "denoise", "autoencoder", "pixels", "score"];
 
 /// Modules of ours that the file at `path` (relative to src/) must not name.
 fn forbidden(path: &str) -> Vec<&'static str> {
     let room = path.split(['/', '.']).next().unwrap();
     let mut list = match room {
-        "values" | "error" => {
-            vec!["prompt", "text", "denoise", "autoencoder", "pixels", "pipeline", "layers", "weights", "web", "values"]
-        }
+        "values" | "error" => [&ROOMS[..], &["pipeline", "layers", "weights", "web", "values"]].concat(),
         "layers" | "weights" => [&ROOMS[..], &["pipeline", "web"]].concat(),
         "pipeline" => vec!["web"],
         "web" | "lib" => vec![],

@@ -2,6 +2,8 @@
  * The contract with the Rust core: what `pkg/wasm/inkbloom.js` (made by wasm-bindgen from `src/web/`) exports.
  * Everything it throws is an Error with a `code` of ours and a message for people.
  */
+import type { Options } from './options.js';
+
 export type DeviceChoice = 'auto' | 'gpu' | 'cpu';
 
 export interface DeviceInfo {
@@ -36,21 +38,8 @@ export interface EngineInfo {
   releases_text: boolean;
 }
 
-export interface EngineRequest {
-  prompt: string;
-  negative_prompt?: string;
-  /** Decimal u64. */
-  seed: string;
-  steps?: number;
-  guidance?: number;
-  width?: number;
-  height?: number;
-  count?: number;
-  /** A short name or a diffusers class. */
-  scheduler?: string;
-  eta?: number;
+export interface EngineRequest extends Options {
   init?: Pixels;
-  strength?: number;
   mask?: Pixels;
   preview?: boolean;
   /** Starting noise [C, h, w]; stands in for the seed. */

@@ -12,21 +12,14 @@ import { InkbloomError } from './errors.js';
  */
 
 /**
- * What `generate` takes. Only `prompt` is required; what is left out, or null, is the model's own default.
+ * What `generate` takes: the options, which the core defines and checks, and what only JavaScript has. Only `prompt` is
+ * required, and it may be empty where a picture is given to start from; what is left out, or null, is the model's own default.
  *
- * @typedef {object} GenerateOptions
- * @property {string} prompt may be empty where a picture is given to start from
- * @property {string} [negativePrompt] what the picture should not be
+ * @typedef {Omit<import('./options.js').Options, 'seed'> & OnlyHere} GenerateOptions
+ *
+ * @typedef {object} OnlyHere
  * @property {number | bigint | string} [seed] 0 to 2^64 - 1 (a decimal string or a bigint beyond 2^53); a new one each time when left out or -1
- * @property {number} [steps]
- * @property {number} [guidance] how strictly the prompt is followed; 1 turns guidance off and halves the work
- * @property {number} [width]
- * @property {number} [height]
- * @property {number} [count] how many pictures; picture i is drawn with noise of its own
- * @property {string} [scheduler] another solver than the model's own: `flow-heun`, `dpm++`, `euler-a`, ...
- * @property {number} [eta] 0 to 1: how much fresh noise each step of `ddim` or `tcd` adds
  * @property {Pixels} [init] a picture to start from, an `ImageData` of the size to draw
- * @property {number} [strength] 0 to 1: how much of `init` is drawn anew
  * @property {Pixels} [mask] with `init`, of its size: drawn anew where it is white, kept where it is black
  * @property {boolean} [preview] whether steps carry a preview; on when `onStep` is given
  * @property {Float32Array} [noise] starting noise [C, h, w] in place of the seed's, to compare runs number by number
@@ -96,19 +89,6 @@ export function randomSeed() {
 /**
  * @param {string} name
  * @param {unknown} value
- * @returns {number | undefined}
- */
-function wholeNumber(name, value) {
-  if (value === undefined) return undefined;
-  if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > 0xffffffff) {
-    throw badInput(`\`${name}\` must be a whole number of at least 1, not ${String(value)}.`);
-  }
-  return value;
-}
-
-/**
- * @param {string} name
- * @param {unknown} value
  * @returns {Pixels | undefined} a plain copy of the fields, for an ImageData's do not survive a spread
  */
 function picture(name, value) {
@@ -121,48 +101,32 @@ function picture(name, value) {
 }
 
 /**
- * Checks the kinds of values here, where the caller's stack still is; what the model can do (sizes, steps,
- * tokens) is the engine's to judge, for only it knows the model.
+ * An option as it may cross to the worker. What no option is (a function, a list, NaN) goes as a text, which the core
+ * refuses in words.
+ *
+ * @param {unknown} value
+ */
+function plain(value) {
+  return typeof value === 'string' || typeof value === 'boolean' || Number.isFinite(value) ? value : String(value);
+}
+
+/**
+ * Checks what the core does not know; options are the core's to judge.
  *
  * @param {GenerateOptions} options
  * @returns {import('./contract.js').EngineRequest}
  */
 export function toEngineRequest(options) {
-  const { prompt = '', ...rest } = given(options);
-  if (typeof prompt !== 'string') throw badInput('`prompt` must be a string.');
-  // A picture says by itself what to draw.
-  if (prompt.trim() === '' && rest.init === undefined) {
-    throw badInput("The prompt is empty: say in a few words what to draw, for example 'a red apple'.");
-  }
-  const { eta, guidance, negativePrompt, noise, scheduler, strength } = rest;
-  if (negativePrompt !== undefined && typeof negativePrompt !== 'string') throw badInput('`negativePrompt` must be a string.');
-  if (guidance !== undefined && !(typeof guidance === 'number' && Number.isFinite(guidance))) {
-    throw badInput(`\`guidance\` must be a number, not ${String(guidance)}.`);
-  }
-  if (scheduler !== undefined && typeof scheduler !== 'string') throw badInput('`scheduler` must be a string.');
-  if (strength !== undefined && typeof strength !== 'number') throw badInput(`\`strength\` must be a number from 0 to 1, not ${String(strength)}.`);
-  if (eta !== undefined && typeof eta !== 'number') throw badInput(`\`eta\` must be a number from 0 to 1, not ${String(eta)}.`);
+  const { seed, init, mask, noise, raw, onStep, preview = onStep !== undefined, signal: _, ...rest } = given(options);
   if (noise !== undefined && !(noise instanceof Float32Array)) throw badInput('`noise` must be a Float32Array of C x h x w values.');
-  /** @type {import('./contract.js').EngineRequest} */
-  const request = {
-    prompt,
-    negative_prompt: negativePrompt,
-    seed: rest.seed === undefined ? randomSeed() : parseSeed(rest.seed),
-    steps: wholeNumber('steps', rest.steps),
-    guidance,
-    width: wholeNumber('width', rest.width),
-    height: wholeNumber('height', rest.height),
-    count: wholeNumber('count', rest.count),
-    scheduler,
-    eta,
-    init: picture('init', rest.init),
-    strength,
-    mask: picture('mask', rest.mask),
-    preview: rest.preview ?? rest.onStep !== undefined,
+  const checked = Object.entries(rest).map(([name, value]) => [name, plain(value)]);
+  return /** @type {import('./contract.js').EngineRequest} */ (given({
+    ...Object.fromEntries(checked),
+    seed: seed === undefined ? randomSeed() : parseSeed(seed),
+    init: picture('init', init),
+    mask: picture('mask', mask),
+    preview,
     noise,
-    raw: rest.raw,
-  };
-  // The engine tells "left out" from "given" by the key's presence.
-  return /** @type {import('./contract.js').EngineRequest} */ (
-    Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined)));
+    raw,
+  }));
 }

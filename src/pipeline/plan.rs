@@ -28,7 +28,8 @@ const STRENGTH_BELOW_MASK: f64 = 1.0;
 /// `BadInput`: one sentence that says what is wrong and what would be right.
 pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     let info = &model.info;
-    if request.prompt.trim().is_empty() {
+    // A picture says by itself what to draw.
+    if request.prompt.trim().is_empty() && request.init.is_none() {
         return Err(Error::bad_input("the prompt is empty; say what to draw, for example \"a red apple\""));
     }
     for (name, prompt) in [("prompt", &request.prompt), ("negative prompt", &request.negative_prompt)] {

@@ -1,6 +1,9 @@
 //! The words: what a model says of itself, what can be asked of it, what was planned, and what came of it.
 
+use serde::{Deserialize, Deserializer};
+
 use crate::{
+    Error, Result,
     denoise::schedule::{Churn, Schedule},
     pixels::Alpha,
     values::Image,
@@ -19,40 +22,160 @@ pub struct Info {
 }
 
 /// What to draw. `None` means the model's default.
-#[derive(Clone, Debug, Default)]
+///
+/// Each option is written here and nowhere else: JavaScript's object is read into this by serde, its type in
+/// `pkg/src/options.d.ts` is written from this by a test below, and the command line's options are these
+/// (feature `cli`). So the comments speak to all three.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[cfg_attr(test, derive(ts_rs::TS), ts(rename = "Options", optional_fields))]
 pub struct Request {
+    /// What to draw
+    #[serde(deserialize_with = "kind::text")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TEXT"))]
     pub prompt: String,
-    /// What to steer away from; "" is the unconditional prompt.
+    /// What to steer away from
+    #[serde(deserialize_with = "kind::text")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TEXT", default_value = ""))]
+    #[cfg_attr(test, ts(as = "Option<String>"))]
     pub negative_prompt: String,
+    /// The same seed gives the same picture; picture i of a count has the seed + i
+    #[serde(deserialize_with = "kind::seed")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = 0))]
+    #[cfg_attr(test, ts(as = "Option<String>"))]
     pub seed: u64,
-    /// How many pictures; picture `i` has the seed `seed + i`.
+    /// How many pictures
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub count: Option<usize>,
+    /// Denoising steps [default: the model's]
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub steps: Option<usize>,
+    /// Classifier-free guidance: how strictly the prompt is followed; 1 is none and halves the work [default: the model's]
+    #[serde(deserialize_with = "kind::number32")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
     pub guidance: Option<f32>,
-    /// In place of the model's own: a short name (`euler-a`) or a diffusers class.
-    pub scheduler: Option<String>,
-    /// How much fresh noise each step of `ddim` or `tcd` adds: 0 (where nothing is said) to 1.
-    pub eta: Option<f64>,
-    /// Noise that each step of `euler` or `flow-heun` adds before it goes down.
-    pub churn: Option<Churn>,
-    /// In pixels; with `init`, its size.
+    /// In pixels; with a picture to start from, its size [default: the model's]
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(skip))]
     pub width: Option<usize>,
+    /// As the width
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(skip))]
     pub height: Option<usize>,
-    /// The picture to start from. Models without an alpha channel see it over white.
-    pub init: Option<Image>,
-    /// How much of `init` is drawn anew: above 0, up to 1. By default 0.8, below a mask 1.
+    /// Sample with this scheduler, a short name or a diffusers class: ddpm, ddim, dpm++, euler, euler-a, pndm, lcm, tcd,
+    /// flow-euler, flow-heun [default: the model's]
+    #[serde(deserialize_with = "kind::text_or_none")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    pub scheduler: Option<String>,
+    /// Fresh noise in each step of ddim or tcd, 0 to 1 [default: 0]
+    #[serde(deserialize_with = "kind::number")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
+    pub eta: Option<f64>,
+    /// Noise that each step of euler or flow-heun adds before it goes down, as diffusers' s_churn
+    #[serde(deserialize_with = "kind::churn")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
+    #[cfg_attr(test, ts(as = "Option<f64>"))]
+    pub churn: Option<Churn>,
+    /// How much of the picture to start from is drawn anew, above 0 and up to 1 [default: 0.8; with a mask 1]
+    #[serde(deserialize_with = "kind::number")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F", requires = "init"))]
     pub strength: Option<f64>,
-    /// Of the size of `init`: white where it is drawn anew, black where it stays; what is between counts as the nearer.
-    pub mask: Option<Image>,
-    /// Decode in overlapping tiles of this many pixels a side, at least 16 latent positions; by default in one piece, or
-    /// in the largest tiles that the memory plan has room for.
+    /// Decode in tiles of N pixels a side, at least 16 latent positions, with blended seams [default: in one piece, or in
+    /// the largest that the memory plan has room for]
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub tile: Option<usize>,
+
+    /// The picture to start from. Models without an alpha channel see it over white.
+    #[serde(skip)]
+    #[cfg_attr(feature = "cli", arg(skip))]
+    #[cfg_attr(test, ts(skip))]
+    pub init: Option<Image>,
+    /// Of the size of `init`: white where it is drawn anew, black where it stays; what is between counts as the nearer.
+    #[serde(skip)]
+    #[cfg_attr(feature = "cli", arg(skip))]
+    #[cfg_attr(test, ts(skip))]
+    pub mask: Option<Image>,
     /// Unit noise `[C, height / factor, width / factor]` in place of the seed's, for every picture.
+    #[serde(skip)]
+    #[cfg_attr(feature = "cli", arg(skip))]
+    #[cfg_attr(test, ts(skip))]
     pub noise: Option<Vec<f32>>,
     /// The same for the steps of stochastic schedulers, by step; steps beyond take the seed's.
+    #[serde(skip)]
+    #[cfg_attr(feature = "cli", arg(skip))]
+    #[cfg_attr(test, ts(skip))]
     pub step_noise: Vec<Vec<f32>>,
     /// The same for encoding `init`.
+    #[serde(skip)]
+    #[cfg_attr(feature = "cli", arg(skip))]
+    #[cfg_attr(test, ts(skip))]
     pub encode_noise: Option<Vec<f32>>,
+}
+
+impl Request {
+    /// The options in an object of another language, whose other keys are left aside.
+    ///
+    /// # Errors
+    /// `BadInput` naming the option, what it must be, and what it is.
+    pub fn read<'de>(object: impl Deserializer<'de>) -> Result<Self> {
+        serde_path_to_error::deserialize(object)
+            .map_err(|error| Error::bad_input(format!("`{}` {}", error.path(), error.inner())))
+    }
+}
+
+/// The kinds of options, refused in words.
+mod kind {
+    use serde::{Deserialize, Deserializer, de::Error};
+    use serde_json::Value;
+
+    use crate::denoise::schedule::Churn;
+
+    fn read<'de, D: Deserializer<'de>, T>(
+        from: D,
+        kind: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, D::Error> {
+        match Value::deserialize(from)? {
+            Value::Null => Ok(None),
+            value => read(&value).map(Some).ok_or_else(|| D::Error::custom(format!("must be {kind}, not {value}"))),
+        }
+    }
+
+    pub fn text_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+        read(from, "a string", |value| value.as_str().map(str::to_owned))
+    }
+
+    pub fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+        text_or_none(from).map(Option::unwrap_or_default)
+    }
+
+    pub fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+        read(from, "a number", Value::as_f64)
+    }
+
+    pub fn number32<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f32>, D::Error> {
+        number(from).map(|number| number.map(|number| number as f32))
+    }
+
+    pub fn churn<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Churn>, D::Error> {
+        number(from).map(|amount| amount.map(Churn::new))
+    }
+
+    pub fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+        let whole =
+            |value: &Value| value.as_f64().filter(|n| n.fract() == 0.0 && (1.0..=f64::from(u32::MAX)).contains(n));
+        read(from, "a whole number of at least 1", |value| whole(value).map(|n| n as usize))
+    }
+
+    /// In decimal, for JavaScript's numbers end at 2^53.
+    pub fn seed<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let kind = format!("a whole number from 0 to {}", u64::MAX);
+        read(from, &kind, |value| value.as_str()?.parse().ok()).map(Option::unwrap_or_default)
+    }
 }
 
 /// A [`Request`] with every default filled in and every value checked.
@@ -78,4 +201,49 @@ pub struct Plan {
 pub struct Generated {
     pub images: Vec<Image>,
     pub warnings: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use ts_rs::TS;
+
+    use super::*;
+
+    /// `WRITE=1 cargo test --workspace --lib options` writes them.
+    #[test]
+    fn the_package_has_the_types_of_these_options() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/pkg/src/options.d.ts");
+        let types = format!(
+            "/** Written from `src/pipeline/request.rs` by its test; change the options there. */\nexport {}\n",
+            Request::decl(&ts_rs::Config::default())
+        );
+        if std::env::var_os("WRITE").is_some() {
+            std::fs::write(path, &types).unwrap();
+        }
+        assert!(std::fs::read_to_string(path).unwrap() == types, "run: WRITE=1 cargo test --workspace --lib options");
+    }
+
+    #[test]
+    fn options_are_read_as_javascript_writes_them() {
+        let request = Request::read(json!({
+            "prompt": "a cat", "negativePrompt": "a dog", "seed": "18446744073709551615", "steps": 4.0, "guidance": 2,
+            "churn": 0.5, "eta": null, "unknown": [1]
+        }))
+        .unwrap();
+        assert_eq!((request.prompt.as_str(), request.negative_prompt.as_str()), ("a cat", "a dog"));
+        assert_eq!((request.seed, request.steps, request.guidance), (u64::MAX, Some(4), Some(2.0)));
+        assert_eq!((request.churn, request.eta), (Some(Churn::new(0.5)), None));
+        let wrong = [
+            (json!({"steps": 2.5}), "`steps` must be a whole number of at least 1, not 2.5"),
+            (json!({"count": 0}), "`count` must be a whole number of at least 1, not 0"),
+            (json!({"width": "wide"}), "`width` must be a whole number of at least 1, not \"wide\""),
+            (json!({"guidance": "much"}), "`guidance` must be a number, not \"much\""),
+            (json!({"negativePrompt": 3}), "`negativePrompt` must be a string, not 3"),
+            (json!({"seed": "-1"}), "`seed` must be a whole number from 0 to 18446744073709551615, not \"-1\""),
+        ];
+        for (object, message) in wrong {
+            assert_eq!(Request::read(object).unwrap_err().message, message);
+        }
+    }
 }

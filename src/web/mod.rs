@@ -134,22 +134,10 @@ struct Info {
     releases_text: bool,
 }
 
-/// A request as JavaScript writes it; see `pkg/src` for what each field means there.
+/// What a request holds beside its [options](Request).
 #[derive(Deserialize)]
 struct JsRequest {
-    prompt: String,
-    #[serde(default)]
-    negative_prompt: String,
-    seed: Option<String>,
-    steps: Option<usize>,
-    guidance: Option<f32>,
-    width: Option<usize>,
-    height: Option<usize>,
-    count: Option<usize>,
-    scheduler: Option<String>,
-    eta: Option<f64>,
     init: Option<JsImage>,
-    strength: Option<f64>,
     mask: Option<JsImage>,
     #[serde(default)]
     preview: bool,
@@ -234,32 +222,14 @@ impl Model {
     /// # Errors
     /// `bad-input`, `aborted`, `device-lost`, `out-of-memory`.
     pub async fn generate(&mut self, request: JsValue, on_step: Function) -> Thrown<JsValue> {
+        let mut options = Request::read(serde_wasm_bindgen::Deserializer::from(request.clone()))?;
         let request: JsRequest = serde_wasm_bindgen::from_value(request)
             .map_err(|error| Error::bad_input(format!("the request is not valid: {error}")))?;
-        let seed = match request.seed.as_deref() {
-            None => 0,
-            Some(seed) => seed.parse::<u64>().map_err(|_| {
-                Error::bad_input(format!("the seed {seed} is not a whole number from 0 to {}", u64::MAX))
-            })?,
-        };
         let JsRequest { preview: wants_preview, raw: wants_raw, .. } = request;
-        let request = Request {
-            prompt: request.prompt,
-            negative_prompt: request.negative_prompt,
-            seed,
-            count: request.count,
-            steps: request.steps,
-            guidance: request.guidance,
-            width: request.width,
-            height: request.height,
-            scheduler: request.scheduler,
-            eta: request.eta,
-            init: request.init.map(|init| init.read("init")).transpose()?,
-            strength: request.strength,
-            mask: request.mask.map(|mask| mask.read("mask")).transpose()?,
-            noise: request.noise.dyn_into::<Float32Array>().ok().map(|noise| noise.to_vec()),
-            ..Default::default()
-        };
+        options.init = request.init.map(|init| init.read("init")).transpose()?;
+        options.mask = request.mask.map(|mask| mask.read("mask")).transpose()?;
+        options.noise = request.noise.dyn_into::<Float32Array>().ok().map(|noise| noise.to_vec());
+        let (seed, request) = (options.seed, options);
         let mut timings = Timings::default();
         let mut raw = Vec::new();
         let mut since = js_sys::Date::now();

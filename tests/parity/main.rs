@@ -9,6 +9,7 @@ mod overflow;
 mod pipeline;
 mod prompt;
 mod schedule;
+mod score;
 mod shapes;
 mod stored;
 mod support;

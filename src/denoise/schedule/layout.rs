@@ -171,6 +171,15 @@ impl Churn {
     }
 }
 
+impl std::str::FromStr for Churn {
+    type Err = std::num::ParseFloatError;
+
+    /// The amount.
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        text.parse().map(Self::new)
+    }
+}
+
 /// A scheduler as its config describes it, ready to lay out runs.
 pub trait Scheduler {
     /// The steps of `run`, whose options are in range.

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device};
 use clap::ValueEnum;
 use inkbloom::{
     Code, Error, Result,
-    pipeline::{Churn, Event, MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs},
+    pipeline::{Event, MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs},
     values::read,
     weights::Tensors,
 };
@@ -22,49 +22,17 @@ pub struct Args {
     /// A diffusers folder or a bundle
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// What to draw
-    #[arg(long, value_name = "TEXT")]
-    prompt: String,
-    /// What to steer away from
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    negative_prompt: String,
-    /// The same seed gives the same picture; picture i of a count has the seed + i
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// How many pictures; with more than one, the files are numbered
-    #[arg(long, value_name = "N")]
-    count: Option<usize>,
-    /// Denoising steps [default: the model's]
-    #[arg(long, value_name = "N")]
-    steps: Option<usize>,
-    /// Classifier-free guidance; 1 is none [default: the model's]
-    #[arg(long, value_name = "F")]
-    guidance: Option<f32>,
+    #[command(flatten)]
+    request: Request,
     /// In pixels [default: the model's]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(usize, usize)>,
-    /// Sample with this scheduler: ddpm, ddim, dpm++, euler, euler-a, pndm, lcm, tcd, flow-euler, flow-heun
-    /// [default: the model's]
-    #[arg(long, value_name = "NAME")]
-    scheduler: Option<String>,
-    /// Fresh noise in each step of ddim or tcd, 0 to 1 [default: 0]
-    #[arg(long, value_name = "F")]
-    eta: Option<f64>,
-    /// Noise that each step of euler or flow-heun adds before it goes down, as diffusers' s_churn
-    #[arg(long, value_name = "F")]
-    churn: Option<f64>,
     /// Start from this picture
     #[arg(long, value_name = "FILE.png")]
     init: Option<PathBuf>,
-    /// How much of the picture is drawn anew, above 0 and up to 1 [default: 0.8; with --mask 1]
-    #[arg(long, value_name = "F", requires = "init")]
-    strength: Option<f64>,
     /// Draw anew only where this picture, of the size of --init, is white
     #[arg(long, value_name = "FILE.png", requires = "init")]
     mask: Option<PathBuf>,
-    /// Decode in tiles of N pixels a side with blended seams [default: in one piece, if --memory allows]
-    #[arg(long, value_name = "N")]
-    tile: Option<usize>,
     /// Make do with N MiB: weights kept as f16, text encoders freed once the prompt is read, decoding in tiles
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     memory: Option<u64>,
@@ -105,25 +73,11 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.out.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
         return Err(Error::bad_input(format!("the folder of {} does not exist; make it first", args.out.display())));
     }
-    let request = Request {
-        prompt: args.prompt.clone(),
-        negative_prompt: args.negative_prompt.clone(),
-        seed: args.seed,
-        count: args.count,
-        steps: args.steps,
-        guidance: args.guidance,
-        width: args.size.map(|(width, _)| width),
-        height: args.size.map(|(_, height)| height),
-        scheduler: args.scheduler.clone(),
-        eta: args.eta,
-        churn: args.churn.map(Churn::new),
-        init: args.init.as_deref().map(png::read).transpose()?,
-        strength: args.strength,
-        mask: args.mask.as_deref().map(png::read).transpose()?,
-        tile: args.tile,
-        noise: args.noise.as_deref().map(|path| dump::read_f32(path, "noise")).transpose()?,
-        ..Default::default()
-    };
+    let mut request = args.request.clone();
+    (request.width, request.height) = args.size.unzip();
+    request.init = args.init.as_deref().map(png::read).transpose()?;
+    request.mask = args.mask.as_deref().map(png::read).transpose()?;
+    request.noise = args.noise.as_deref().map(|path| dump::read_f32(path, "noise")).transpose()?;
     let model = files::open(&args.model)?;
     let device = Device::flex();
     let memory = match args.memory {

@@ -1,0 +1,56 @@
+/** Written from `src/pipeline/request.rs` by its test; change the options there. */
+export type Options = { 
+/**
+ * What to draw
+ */
+prompt: string, 
+/**
+ * What to steer away from
+ */
+negativePrompt?: string, 
+/**
+ * The same seed gives the same picture; picture i of a count has the seed + i
+ */
+seed?: string, 
+/**
+ * How many pictures
+ */
+count?: number, 
+/**
+ * Denoising steps [default: the model's]
+ */
+steps?: number, 
+/**
+ * Classifier-free guidance: how strictly the prompt is followed; 1 is none and halves the work [default: the model's]
+ */
+guidance?: number, 
+/**
+ * In pixels; with a picture to start from, its size [default: the model's]
+ */
+width?: number, 
+/**
+ * As the width
+ */
+height?: number, 
+/**
+ * Sample with this scheduler, a short name or a diffusers class: ddpm, ddim, dpm++, euler, euler-a, pndm, lcm, tcd,
+ * flow-euler, flow-heun [default: the model's]
+ */
+scheduler?: string, 
+/**
+ * Fresh noise in each step of ddim or tcd, 0 to 1 [default: 0]
+ */
+eta?: number, 
+/**
+ * Noise that each step of euler or flow-heun adds before it goes down, as diffusers' s_churn
+ */
+churn?: number, 
+/**
+ * How much of the picture to start from is drawn anew, above 0 and up to 1 [default: 0.8; with a mask 1]
+ */
+strength?: number, 
+/**
+ * Decode in tiles of N pixels a side, at least 16 latent positions, with blended seams [default: in one piece, or in
+ * the largest that the memory plan has room for]
+ */
+tile?: number, };
