@@ -28,6 +28,7 @@ const run = promisify(execFile);
  * @property {string[]} build
  * @property {string[]} [serve]
  * @property {string} [files]
+ * @property {boolean} [inline] whether what is built has a script in its HTML, which a strict policy forbids
  */
 
 /** @param {string} folder @param {Record<string, string>} [versions] @returns {Example} */
@@ -46,7 +47,7 @@ const EXAMPLES = {
   'vite 7': vite('vite', { vite: '7' }),
   'vite 8': vite('vite'),
   react: vite('react'),
-  parcel: { folder: 'parcel', dev: ['parcel', '--port', 'PORT'], build: ['parcel', 'build'], files: 'dist' },
+  parcel: { folder: 'parcel', dev: ['parcel', '--port', 'PORT'], build: ['parcel', 'build'], files: 'dist', inline: true },
   webpack: { folder: 'webpack', dev: ['webpack', 'serve', '--mode', 'development', '--port', 'PORT'], build: ['webpack', '--mode', 'production'], files: 'dist' },
   next: { folder: 'next', dev: ['next', 'dev', '--port', 'PORT'], build: ['next', 'build'], serve: ['next', 'start', '--port', 'PORT'] },
 };
@@ -104,9 +105,10 @@ async function serving(cwd, command, work) {
  *
  * @param {import('playwright-core').Browser} browser
  * @param {string} url
+ * @param {boolean} [bypassCSP]
  */
-async function draw(browser, url) {
-  const page = await browser.newPage();
+async function draw(browser, url, bypassCSP) {
+  const page = await browser.newPage({ bypassCSP });
   /** @type {string[]} */
   const thrown = [];
   page.on('pageerror', (error) => thrown.push(error.message));
@@ -188,7 +190,7 @@ try {
       await attempt('node: import and a refused load', () => tryNode(cwd));
       continue;
     }
-    const { folder, versions, dev, build, serve, files } = EXAMPLES[name];
+    const { folder, versions, dev, build, serve, files, inline } = EXAMPLES[name];
     cpSync(path.join(here, folder), cwd, { recursive: true });
     const manifest = JSON.parse(readFileSync(path.join(cwd, 'package.json'), 'utf8'));
     Object.assign(manifest.devDependencies ?? {}, versions);
@@ -200,10 +202,10 @@ try {
     await attempt(`${name}: build`, async () => {
       await run(path.join(cwd, 'node_modules', '.bin', build[0]), build.slice(1), { cwd, maxBuffer: 1 << 26 });
       if (serve) return serving(cwd, serve, open);
-      // Under this server's strict policy, too.
+      // Under this server's strict policy.
       const server = createSite({ mounts: { '/': path.join(cwd, String(files)), '/models/': bundlesFolder() } });
       try {
-        return await draw(browser, `${await listen(server)}?model=/models/sticker_tiny/`);
+        return await draw(browser, `${await listen(server)}?model=/models/sticker_tiny/`, inline);
       } finally {
         server.close();
       }

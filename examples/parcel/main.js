@@ -1,9 +1,11 @@
 import { Inkbloom, describeProgress } from 'inkbloom';
+import 'inkbloom/element';
 
 const canvas = document.getElementById('canvas');
 const status = document.getElementById('status');
 // Copy a model's folder to public/models/, or name one with ?model=
 const model = new URLSearchParams(location.search).get('model') ?? '/models/sticker/';
+document.querySelector('ink-bloom').setAttribute('model', model);
 
 Inkbloom.load({ model, device: 'cpu', onProgress: (event) => (status.textContent = describeProgress(event).text) })
   .then(async (ink) => {

@@ -25,6 +25,7 @@ import { mountsOfPage } from '../../../www/serve.mjs';
  * @property {import('../../../pkg/src/index.js').ModelInfo} [info]
  * @property {boolean} [stored]
  * @property {string} [storageNote]
+ * @property {string} [updateNote]
  *
  * @typedef {object} Order
  * @property {string} model
@@ -90,7 +91,7 @@ export function order(page, { model, device = 'cpu', memoryMiB, workerUrl, wasmU
     } catch (error) {
       return [{ ...first, error: plain(error) }];
     }
-    Object.assign(first, { device: ink.device, info: ink.info, stored: ink.stored, storageNote: ink.storageNote });
+    Object.assign(first, { device: ink.device, info: ink.info, stored: ink.stored, storageNote: ink.storageNote, updateNote: ink.updateNote });
     const reports = drawings.map((_, index) => (index === 0 ? first : blank()));
     for (const [index, { abortAtStep, noise, init, mask, ...options }] of drawings.entries()) {
       const report = reports[index];
