@@ -299,6 +299,77 @@ describe('loading', () => {
     assert.match(report.storageNote ?? '', /Access is denied/);
   });
 
+  /** What breaks on the way, as a script that runs before the worker. @type {[string, string, RegExp][]} */
+  const broken = [
+    ['refuses the second shard', "let puts = 0; const { put } = IDBObjectStore.prototype; IDBObjectStore.prototype.put = function (...args) { puts += 1; if (puts > 1) throw new DOMException('Failed to write blobs.', 'DataError'); return put.apply(this, args); };", /Failed to write blobs/],
+    ['fails to open', "indexedDB.open = () => { throw new DOMException('Internal error opening backing store.', 'UnknownError'); };", /Internal error opening backing store/],
+    ['never answers', 'const { open } = IDBFactory.prototype; IDBFactory.prototype.open = function (...args) { const request = open.apply(this, args); request.addEventListener = () => {}; return request; };', /it did not answer/],
+  ];
+  for (const [what, script, why] of broken) {
+    it(`goes on in memory when storage ${what}, and says why`, async () => {
+      publish(lab.site, '/models/split/', splitBundle(readBundle('sticker_tiny'), 3));
+      lab.site.files.set('/break.js', script);
+      lab.site.files.set('/worker-with-broken-storage.js', "import './break.js'; import './pkg/worker.js';");
+      const [report] = await order(lab.page, { model: '/models/split/', workerUrl: '/worker-with-broken-storage.js', drawings: [APPLE] });
+      assert.equal(report.error, undefined);
+      assert.equal(report.hashes.length, 1);
+      assert.equal(report.stored, false);
+      assert.match(report.storageNote ?? '', why);
+      assertHonest(report.progress);
+    });
+  }
+
+  it('draws with what is stored whole while new weights arrive under old names, and says so', async () => {
+    const bundle = splitBundle(readBundle('sticker_tiny'), 2);
+    publish(lab.site, '/models/updated/', bundle);
+    const [before] = await order(lab.page, { model: '/models/updated/', drawings: [{ ...APPLE, seed: 1 }] });
+    assert.equal(before.error, undefined);
+    assert.equal(before.updateNote, undefined);
+    // The new manifest is there; a cache on the way still has the old second shard.
+    const changed = Buffer.from(bundle.shards[1]);
+    changed[changed.length - 1] ^= 1;
+    const next = splitBundle({ manifest: readBundle('sticker_tiny').manifest, shards: [Buffer.concat([bundle.shards[0], changed])] }, 2);
+    publish(lab.site, '/models/updated/', { manifest: next.manifest, shards: bundle.shards });
+    await lab.page.reload();
+    const [during] = await order(lab.page, { model: '/models/updated/', drawings: [{ ...APPLE, seed: 1 }] });
+    assert.equal(during.error, undefined);
+    assert.deepEqual(during.hashes, before.hashes);
+    assert.match(during.updateNote ?? '', /^An update of the model is on its way.*shard-001\.bin/);
+    assert.deepEqual(during.progress.flatMap((event) => (event.phase === 'notice' ? [event.code] : [])), ['update']);
+    assertHonest(during.progress);
+    publish(lab.site, '/models/updated/', next);
+    await lab.page.reload();
+    const [after] = await order(lab.page, { model: '/models/updated/', drawings: [{ ...APPLE, seed: 1 }] });
+    assert.equal(after.error, undefined);
+    assert.equal(after.updateNote, undefined);
+  });
+
+  it('asks with a token, where a redirect leads to, and does not keep the token', async () => {
+    const bundle = splitBundle(readBundle('sticker_tiny'), 2);
+    publish(lab.site, '/releases/7/', bundle);
+    lab.site.meddle = (request, response) => {
+      const url = new URL(String(request.url), lab.site.url);
+      if (url.pathname === '/models/latest/manifest.json') response.writeHead(302, { location: '/releases/7/manifest.json' }).end();
+      else if (url.pathname.endsWith('.bin') && url.searchParams.get('token') !== 'abc') response.writeHead(403).end();
+      else return false;
+      return true;
+    };
+    const [report] = await order(lab.page, { model: '/models/latest/?token=abc', drawings: [APPLE] });
+    assert.equal(report.error, undefined);
+    assert.deepEqual(lab.site.asked.filter((path) => path.includes('.bin')), ['/releases/7/shard-000.bin?token=abc', '/releases/7/shard-001.bin?token=abc']);
+    const kept = await lab.page.evaluate(async () => {
+      const open = indexedDB.open('inkbloom');
+      await new Promise((resolve) => (open.onsuccess = resolve));
+      const all = await Promise.all(['models', 'shards'].map((store) => new Promise((resolve) => {
+        open.result.transaction(store).objectStore(store).getAllKeys().onsuccess = ({ target }) => resolve(/** @type {IDBRequest} */ (target).result);
+      })));
+      open.result.close();
+      return JSON.stringify(all);
+    });
+    assert.match(kept, /models\/latest\//);
+    assert.ok(!kept.includes('abc'), kept);
+  });
+
   it('needs neither eval nor COOP/COEP, and breaks no rule of a strict policy', async () => {
     const response = await lab.page.goto(`${lab.site.url}lab.html`);
     assert.match(response?.headers()['content-security-policy'] ?? '', /script-src 'self' 'wasm-unsafe-eval';/);
@@ -355,11 +426,22 @@ describe('what is wrong with a model', () => {
     });
   }
 
-  it('a page in place of the manifest is told', async () => {
-    lab.site.files.set('/models/html/manifest.json', '<!doctype html><title>Welcome</title>');
-    const [{ error }] = await order(lab.page, { model: '/models/html/' });
+  it('a manifest that is none is told', async () => {
+    lab.site.files.set('/models/broken/manifest.json', '{"format": ');
+    const [{ error }] = await order(lab.page, { model: '/models/broken/' });
     assert.equal(error?.code, 'bad-model');
     assert.match(error?.message ?? '', /not valid JSON/);
+  });
+
+  it('a web page in place of a file is told, with its address', async () => {
+    const bundle = splitBundle(readBundle('sticker_tiny'), 2);
+    for (const file of ['manifest.json', 'shard-001.bin']) {
+      publish(lab.site, '/models/html/', bundle);
+      lab.site.files.set(`/models/html/${file}`, '<!doctype html><title>Welcome</title>');
+      const [{ error }] = await order(lab.page, { model: '/models/html/' });
+      assert.equal(error?.code, 'download-failed');
+      assert.ok(error?.message.startsWith(`${lab.site.url}models/html/${file} could not be downloaded: the address answered with a web page, so the file is probably not there`), error?.message);
+    }
   });
 
   it('a missing model is told with its address', async () => {
@@ -419,48 +501,6 @@ describe('workers', () => {
       return [await running, late];
     }, TINY);
     assert.deepEqual([running, late], ['aborted', 'bad-input']);
-    await noWorkers(lab.page);
-  });
-});
-
-describe('the <ink-bloom> element', () => {
-  it('draws its prompt, shares one engine, and tells what happens', async () => {
-    lab.site.files.set('/element.html', `<!doctype html><meta charset="utf-8"><title>Element</title>
-      <script type="module" src="/pkg/element.js"></script><script type="module" src="/element-test.js"></script>
-      <ink-bloom id="one" model="${TINY}" device="cpu" prompt="3d emoji of a red apple" seed="5"></ink-bloom>
-      <ink-bloom id="two" model="${TINY}" device="cpu" prompt="3d emoji of a red apple" seed="5" controls></ink-bloom>`);
-    lab.site.files.set('/element-test.js', `globalThis.told = [];
-      for (const name of ['ink-progress', 'ink-step', 'ink-image', 'ink-error'])
-        addEventListener(name, ({ target, detail }) => told.push([target.id, name, detail.code]));`);
-    await lab.page.goto(`${lab.site.url}element.html`);
-    const told = () => lab.page.evaluate(() => /** @type {{ told: [string, string, string?][] }} */ (/** @type {unknown} */ (globalThis)).told);
-    /** @param {string} id @param {number} count */
-    const drawn = async (id, count) => {
-      await lab.page.waitForFunction(([who, times]) => /** @type {{ told: [string, string][] }} */ (/** @type {unknown} */ (globalThis)).told
-        .filter(([from, name]) => from === who && name === 'ink-image').length >= Number(times), [id, count]);
-    };
-    await drawn('one', 1);
-    await drawn('two', 1);
-    assert.equal(lab.page.workers().length, 1);
-    /** @param {string} id */
-    const pixels = (id) => lab.page.evaluate((which) => {
-      const canvas = document.getElementById(which)?.shadowRoot?.querySelector('canvas');
-      return canvas?.toDataURL();
-    }, id);
-    assert.ok(await pixels('one') === await pixels('two'), 'the same prompt and seed drew different pictures');
-
-    await lab.page.locator('#two input').fill('flat emoji of a heart');
-    await lab.page.locator('#two button').click();
-    await drawn('two', 2);
-    assert.ok(await pixels('one') !== await pixels('two'), 'the new prompt drew the old picture');
-    assert.equal(await lab.page.locator('#two').getAttribute('prompt'), 'flat emoji of a heart');
-
-    await lab.page.evaluate(() => document.getElementById('one')?.setAttribute('seed', 'nonsense'));
-    await lab.page.waitForFunction(() => /** @type {{ told: [string, string][] }} */ (/** @type {unknown} */ (globalThis)).told.some(([, name]) => name === 'ink-error'));
-    assert.deepEqual((await told()).find(([, name]) => name === 'ink-error'), ['one', 'ink-error', 'bad-input']);
-    assert.match(await lab.page.locator('#one [role=status]').innerText(), /`seed` must be/);
-
-    await lab.page.evaluate(() => document.querySelectorAll('ink-bloom').forEach((element) => element.remove()));
     await noWorkers(lab.page);
   });
 });
