@@ -64,7 +64,8 @@ function refuseImpostor(beginning) {
  */
 
 /**
- * Fetches and reads one address, trying again after network errors, stalls and busy servers.
+ * Fetches and reads one address, trying again after network errors, stalls and busy servers. (Retry libraries time out
+ * whole requests; here only silence counts, for a slow line may take an hour.)
  *
  * @template T
  * @param {string} url

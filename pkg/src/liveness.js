@@ -25,17 +25,23 @@ const PING_MS = 10_000;
  */
 export function watchSilence(worker, ping, gone) {
   let silentMs = 0;
-  const timer = setInterval(() => {
-    silentMs += PING_MS;
-    if (silentMs >= SILENCE_MS) gone();
-    else ping();
-  }, PING_MS);
+  /** @type {ReturnType<typeof setTimeout>} */
+  let timer;
+  const listen = () => {
+    timer = setTimeout(() => {
+      silentMs += PING_MS;
+      if (silentMs >= SILENCE_MS) return gone();
+      ping();
+      return listen();
+    }, PING_MS);
+  };
+  listen();
   const heard = () => {
     silentMs = 0;
   };
   worker.addEventListener('message', heard);
   return () => {
-    clearInterval(timer);
+    clearTimeout(timer);
     worker.removeEventListener('message', heard);
   };
 }

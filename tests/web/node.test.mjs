@@ -41,7 +41,7 @@ describe('without a browser', () => {
 describe('a worker without locks', () => {
   /** @param {import('node:test').TestContext} context */
   function watched(context) {
-    context.mock.timers.enable({ apis: ['setInterval'] });
+    context.mock.timers.enable({ apis: ['setTimeout'] });
     const worker = new EventTarget();
     const counts = { pings: 0, gone: 0 };
     const stop = watchSilence(worker, () => (counts.pings += 1), () => {

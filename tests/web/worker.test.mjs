@@ -205,6 +205,22 @@ describe('a worker that dies without a word', () => {
   });
 });
 
+it('a page that is not served securely has no locks, and draws all the same', async () => {
+  const site = new URL(lab.site.url);
+  site.hostname = '0.0.0.0';
+  await lab.page.goto(`${site}lab.html`);
+  const outcome = await lab.page.evaluate(async (model) => {
+    const entry = '/pkg/index.js';
+    /** @type {typeof import('../../pkg/src/index.js')} */
+    const { Inkbloom } = await import(entry);
+    const ink = await Inkbloom.load({ model, device: 'cpu' });
+    const { images } = await ink.generate({ prompt: 'a red apple', steps: 1 });
+    await ink.dispose();
+    return { locks: 'locks' in navigator, images: images.length };
+  }, TINY);
+  assert.deepEqual(outcome, { locks: false, images: 1 });
+});
+
 function workerThatDiesWhenTold() {
   lab.site.files.set('/worker-that-obeys.js', "import './obey.js'; import './pkg/worker.js';");
   lab.site.files.set('/obey.js', "new BroadcastChannel('die').onmessage = () => close();");
