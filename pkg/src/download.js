@@ -163,13 +163,17 @@ export function downloadText(url, options = {}) {
  * Rejects when what is at an address only stands in for the file: for readers that saw no more than that it was wrong.
  *
  * @param {string} url
- * @returns {Promise<void>}
+ * @param {DownloadOptions} [options]
+ * @returns {Promise<Headers>}
  */
-export function expectTheFile(url) {
+export function expectTheFile(url, options = {}) {
   return fetchAndRead(url, async (response, alive) => {
-    for await (const chunk of chunks(response, alive)) return refuseImpostor(beginningOf(chunk));
-    return undefined;
-  }, {});
+    for await (const chunk of chunks(response, alive)) {
+      refuseImpostor(beginningOf(chunk));
+      break;
+    }
+    return response.headers;
+  }, options);
 }
 
 /** @param {Uint8Array} bytes */

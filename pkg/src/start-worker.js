@@ -1,5 +1,5 @@
 import { InkbloomError, abortedError } from './errors.js';
-import { expectTheFile } from './download.js';
+import { expectTheFile, fetchAndRead } from './download.js';
 import { pageAddress, shownAddress } from './model-url.js';
 
 /**
@@ -118,6 +118,9 @@ async function started(worker, address, signal) {
 
 const COEP = 'cross-origin-embedder-policy';
 
+/** Looking for a cause is no reason to let anybody wait. */
+const ONE_LOOK = { patience: { attempts: 1, backoffMs: 0, stallMs: 5000 } };
+
 /**
  * Why a script did not start, found out by asking for it: the browser only says that it did not.
  *
@@ -130,11 +133,11 @@ async function likelyCause(address, said) {
     return "Vite's dev server moved the package into its deps folder and left the worker behind. Add `optimizeDeps: { exclude: ['inkbloom'] }` to vite.config.js.";
   }
   try {
-    await expectTheFile(address);
-    const { headers } = await fetch(address);
+    const headers = await expectTheFile(address, ONE_LOOK);
     const type = headers.get('content-type') ?? 'nothing';
     if (!/javascript|ecmascript/i.test(type)) return `it is served as ${type}; serve it as text/javascript.`;
-    if (!headers.has(COEP) && (await fetch(pageAddress(), { method: 'HEAD' })).headers.has(COEP)) {
+    const page = await fetchAndRead(pageAddress(), async (response) => response.headers, ONE_LOOK);
+    if (page.has(COEP) && !headers.has(COEP)) {
       return 'this page is served with Cross-Origin-Embedder-Policy and the worker is not; send the same header with worker.js.';
     }
   } catch (error) {

@@ -33,7 +33,7 @@ describe('seeds', () => {
 describe('requests', () => {
   it('keep only what was given, and always have a seed', () => {
     const { seed, ...rest } = toEngineRequest({ prompt: 'a red apple' });
-    assert.match(seed, /^\d{1,10}$/);
+    assert.match(String(seed), /^\d{1,10}$/);
     assert.deepEqual(rest, { prompt: 'a red apple', preview: false });
     assert.deepEqual(
       toEngineRequest({ prompt: 'x', negativePrompt: 'y', seed: 1, steps: 4, guidance: 1, eta: 0.5, width: 64, height: 32, count: 2, onStep() {} }),
@@ -45,7 +45,7 @@ describe('requests', () => {
     const names = ['negativePrompt', 'seed', 'steps', 'guidance', 'width', 'height', 'count', 'scheduler', 'eta', 'init', 'strength', 'mask', 'preview', 'noise', 'raw', 'signal', 'onStep'];
     const nulls = Object.fromEntries(names.map((name) => [name, null]));
     const { seed, ...rest } = toEngineRequest(/** @type {any} */ ({ prompt: 'x', ...nulls }));
-    assert.match(seed, /^\d{1,10}$/);
+    assert.match(String(seed), /^\d{1,10}$/);
     assert.deepEqual(rest, { prompt: 'x', preview: false });
   });
 
@@ -59,7 +59,7 @@ describe('requests', () => {
 
   it('leave options to the core, as something that can cross to it', () => {
     const { seed, ...rest } = toEngineRequest(/** @type {any} */ ({ prompt: 7, steps: '4', guidance: NaN, count: [2], scheduler() {}, unknown: true }));
-    assert.match(seed, /^\d{1,10}$/);
+    assert.match(String(seed), /^\d{1,10}$/);
     assert.deepEqual({ ...rest, scheduler: typeof rest.scheduler }, { prompt: 7, steps: '4', guidance: 'NaN', count: '2', scheduler: 'string', unknown: true, preview: false });
     structuredClone(rest);
   });
