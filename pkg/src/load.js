@@ -225,7 +225,7 @@ async function bringNewest(context, shelf, stored) {
     });
     manifest = text;
     const { model, shards } = await bring({ ...context, foundAt }, shelf, manifest, startMeter);
-    if (manifest !== stored) await shelf.complete(manifest, shards);
+    await shelf.complete(manifest, shards);
     return { model, foundAt };
   } catch (error) {
     if (stored === undefined || manifest === stored || !isAboutFiles(error)) throw error;
