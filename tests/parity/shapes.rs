@@ -11,7 +11,11 @@ use inkbloom::{
         tiny::{AutoencoderTiny, AutoencoderTinyConfig},
     },
     denoise::{
-        dit::pixart::{PixArt, PixArtConfig},
+        dit::{
+            flux::{Flux, FluxConfig},
+            pixart::{PixArt, PixArtConfig},
+            sd3::{Sd3, Sd3Config},
+        },
         unet::{UNet, UNetConfig},
     },
     text::{
@@ -30,6 +34,8 @@ fn load(class: &str, config: &Config, tensors: &Tensors) -> inkbloom::Result<()>
         "CLIPTextModelWithProjection" => ClipText::load(&params, ClipTextConfig::read(config, true)?).map(drop),
         "T5EncoderModel" => T5::load(&params, T5Config::read(config)?).map(drop),
         "PixArtTransformer2DModel" => PixArt::load(&params, PixArtConfig::read(config)?).map(drop),
+        "SD3Transformer2DModel" => Sd3::load(&params, Sd3Config::read(config)?).map(drop),
+        "FluxTransformer2DModel" => Flux::load(&params, FluxConfig::read(config)?).map(drop),
         "UNet2DConditionModel" => UNet::load(&params, UNetConfig::read(config)?).map(drop),
         "AutoencoderKL" => AutoencoderKl::load(&params, &AutoencoderKlConfig::read(config)?).map(drop),
         "AutoencoderTiny" => AutoencoderTiny::load(&params, &AutoencoderTinyConfig::read(config)?).map(drop),
