@@ -24,6 +24,15 @@ impl SkipLayers {
     }
 }
 
+impl std::str::FromStr for SkipLayers {
+    type Err = std::num::ParseIntError;
+
+    /// The layers, with commas between them.
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        text.split(',').map(|layer| layer.trim().parse()).collect::<std::result::Result<_, _>>().map(Self::new)
+    }
+}
+
 /// A prompt's embedding and, where it guides, the negative prompt's: `v_neg + g (v_pos - v_neg)`.
 pub struct Guidance {
     scale: f32,
