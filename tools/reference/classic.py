@@ -414,6 +414,8 @@ CLASSES = (
     "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
     "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline",
     "PixArtAlphaPipeline", "PixArtSigmaPipeline",
+    "StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline",
+    "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxFillPipeline",
 )  # fmt: skip
 
 
