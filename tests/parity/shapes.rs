@@ -67,7 +67,7 @@ fn published_models_have_the_parameters_we_ask_for() {
             assert!(expected.contains_key(name), "{}: we ask for {name}, which is not there", path.display());
         }
         let count: usize = ours.values().map(|shape| shape.iter().product::<usize>()).sum();
-        println!("{}: {count} parameters", path.file_stem().unwrap().display());
+        println!("{}: {count} values", path.file_stem().unwrap().display());
         compared += 1;
     }
     assert!(compared >= 19, "only {compared} models");
