@@ -26,6 +26,18 @@ pub struct TextEmbedding {
     pub pooled: Option<Tensor<2>>,
 }
 
+impl TextEmbedding {
+    /// The last prompt of a batch alone: the positive one.
+    pub fn last(&self) -> Self {
+        let [n, _, _] = self.hidden.dims();
+        Self {
+            hidden: self.hidden.clone().narrow(0, n - 1, 1),
+            attention_mask: self.attention_mask.clone().map(|mask| mask.narrow(0, n - 1, 1)),
+            pooled: self.pooled.clone().map(|pooled| pooled.narrow(0, n - 1, 1)),
+        }
+    }
+}
+
 /// `[N, C, H / f, W / f]`: noise, any `x_t` on the way, or what the autoencoder decodes.
 pub type Latent = Tensor<4>;
 

@@ -14,6 +14,8 @@ pub struct Condition {
     pub picture: (usize, usize),
     /// For networks that are told the guidance rather than called twice.
     pub guidance: f32,
+    /// Layers that are left out, of networks that can.
+    pub skip_layers: Vec<usize>,
     /// `[1, C', H, W]`, joined to `x_t` along the channels: mask and masked picture of inpainting networks.
     pub extra: Option<Latent>,
 }

@@ -9,5 +9,5 @@ pub mod schedule;
 pub mod unet;
 
 pub use denoiser::{Condition, Denoiser};
-pub use guidance::Guidance;
+pub use guidance::{Guidance, SkipLayers};
 pub use run::{Blend, Denoising, FreshNoise, StepOutcome};

@@ -77,7 +77,8 @@ impl<'a> Denoising<'a> {
     /// Those of the denoiser.
     pub fn step(&mut self) -> Result<Option<StepOutcome>> {
         let Some(step) = self.schedule.steps.get(self.step) else { return Ok(None) };
-        let output = self.guidance.predict(self.denoiser, scaled(&self.x_t, step.input_scale), step.timestep)?;
+        let input = scaled(&self.x_t, step.input_scale);
+        let output = self.guidance.predict(self.denoiser, input, step.timestep, self.step)?;
         let Mix { x, output: o } = step.x_0;
         let x_0 = scaled(&self.x_t, x) + scaled(&output, o);
         let x_0 = step.clip.map_or_else(|| x_0.clone(), |range| x_0.clone().clamp(-range, range));

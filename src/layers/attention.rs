@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, module, ops::AttentionModuleOptions};
 
-use super::Linear;
+use super::{Linear, RmsNorm, Rotary};
 use crate::{
     Result,
     weights::{MAX_PIECE_BYTES, Params},
@@ -112,6 +112,101 @@ impl Attention {
         );
         self.to_out.forward(out)
     }
+}
+
+/// What one of several streams of tokens takes part in an attention with.
+pub struct Stream {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    /// Over each head's width.
+    norm_q: Option<RmsNorm>,
+    norm_k: Option<RmsNorm>,
+    to_out: Option<Linear>,
+}
+
+/// How a [`Stream`] calls its tensors: query, key, value, the norms of the first two, output.
+pub struct StreamNames([&'static str; 6]);
+
+impl StreamNames {
+    /// Of an attention's first stream.
+    pub const OWN: Self = Self(["to_q", "to_k", "to_v", "norm_q", "norm_k", "to_out.0"]);
+    /// Of the one that joins it.
+    pub const ADDED: Self =
+        Self(["add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k", "to_add_out"]);
+}
+
+/// What the norms of queries and keys use whatever a config says.
+const QK_NORM_EPS: f64 = 1e-6;
+
+impl Stream {
+    /// `params` is the attention's; all projections are `dim` wide and have biases. `norms` is whether queries and keys
+    /// are normalised, `output` whether what is attended to is projected at last.
+    pub fn load(
+        params: &Params,
+        StreamNames([q, k, v, norm_q, norm_k, out]): StreamNames,
+        dim: usize,
+        heads: usize,
+        norms: bool,
+        output: bool,
+    ) -> Result<Self> {
+        let linear = |name: &str| Linear::load(&params.at(name), dim, dim);
+        let norm = |name: &str| norms.then(|| RmsNorm::load(&params.at(name), dim / heads, QK_NORM_EPS)).transpose();
+        Ok(Self {
+            to_q: linear(q)?,
+            to_k: linear(k)?,
+            to_v: linear(v)?,
+            norm_q: norm(norm_q)?,
+            norm_k: norm(norm_k)?,
+            to_out: output.then(|| linear(out)).transpose()?,
+        })
+    }
+
+    /// Query, key and value of `x` `[N, T, dim]`, normalised: `[N, T, dim]` each.
+    fn project(&self, x: Tensor<3>, heads: usize) -> [Tensor<3>; 3] {
+        let [n, t, dim] = x.dims();
+        let normed = |x: Tensor<3>, norm: &Option<RmsNorm>| match norm {
+            // [N, T, heads * d] -> [N, T, heads, d] and back
+            Some(norm) => norm.forward(x.reshape([n, t, heads, dim / heads])).reshape([n, t, dim]),
+            None => x,
+        };
+        [
+            normed(self.to_q.forward(x.clone()), &self.norm_q),
+            normed(self.to_k.forward(x.clone()), &self.norm_k),
+            self.to_v.forward(x),
+        ]
+    }
+}
+
+/// Attention over several streams `[N, T, dim]` as one sequence, each with projections of its own (Esser et al.,
+/// arXiv 2403.03206; diffusers `JointAttnProcessor2_0`, `FluxAttnProcessor`). `rotary`, if given, places all their
+/// tokens in the same order, which else makes no difference.
+pub fn joint_attention<const S: usize>(
+    streams: [(&Stream, Tensor<3>); S],
+    heads: usize,
+    rotary: Option<&Rotary>,
+) -> [Tensor<3>; S] {
+    let lengths = streams.each_ref().map(|(_, x)| x.dims()[1]);
+    let outputs = streams.each_ref().map(|(stream, _)| stream.to_out.as_ref());
+    let mut joined: [Vec<Tensor<3>>; 3] = Default::default();
+    for (stream, x) in streams {
+        joined.iter_mut().zip(stream.project(x, heads)).for_each(|(list, x)| list.push(x));
+    }
+    let [query, key, value] = joined.map(|list| Tensor::cat(list, 1));
+    let placed = |x: Tensor<3>| match rotary {
+        Some(rotary) => {
+            let [n, t, dim] = x.dims();
+            rotary.forward(x.reshape([n, t, heads, dim / heads])).reshape([n, t, dim])
+        }
+        None => x,
+    };
+    let attended = multi_head_attention(placed(query), placed(key), value, heads, None, Default::default());
+    let mut start = 0;
+    std::array::from_fn(|i| {
+        let part = attended.clone().narrow(1, start, lengths[i]);
+        start += lengths[i];
+        outputs[i].map_or_else(|| part.clone(), |linear| linear.forward(part.clone()))
+    })
 }
 
 #[cfg(test)]

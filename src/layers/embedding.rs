@@ -128,17 +128,61 @@ pub fn sincos_2d(
     interpolation_scale: f32,
     device: &Device,
 ) -> Tensor<3> {
-    let position = |i: usize, size: usize| f64::from(i as f32 / (size as f32 / base_size as f32) / interpolation_scale);
+    let place = |i: usize, size: usize| scaled_place(i, size, base_size) / interpolation_scale;
+    let features: Vec<f32> =
+        (0..height * width).flat_map(|i| sincos_at(dim, [place(i % width, width), place(i / width, height)])).collect();
+    Tensor::from_data(TensorData::new(features, [1, height * width, dim]), device)
+}
+
+/// Where place `i` of `size` lies when all of them span `base_size`.
+fn scaled_place(i: usize, size: usize, base_size: usize) -> f32 {
+    i as f32 / (size as f32 / base_size as f32)
+}
+
+/// The `dim` features of one position.
+fn sincos_at(dim: usize, [x, y]: [f32; 2]) -> Vec<f32> {
     let quarter = dim / 4;
-    let omega: Vec<f64> = (0..quarter).map(|i| 10000f64.powf(-(i as f64) / (dim as f64 / 4.0))).collect();
-    let mut features = Vec::with_capacity(height * width * dim);
-    for y in 0..height {
-        for x in 0..width {
-            for p in [position(x, width), position(y, height)] {
-                features.extend(omega.iter().map(|w| (p * w).sin() as f32));
-                features.extend(omega.iter().map(|w| (p * w).cos() as f32));
+    let omega = |i: usize| 10000f64.powf(-(i as f64) / (dim as f64 / 4.0));
+    let mut features = Vec::with_capacity(dim);
+    for place in [x, y].map(f64::from) {
+        features.extend((0..quarter).map(|i| (place * omega(i)).sin() as f32));
+        features.extend((0..quarter).map(|i| (place * omega(i)).cos() as f32));
+    }
+    features
+}
+
+/// Positions on a square grid, of which every picture takes the middle (diffusers `PatchEmbed` with
+/// `pos_embed_max_size`).
+pub struct PositionTable {
+    dim: usize,
+    side: usize,
+    base_size: usize,
+    /// Where it is not what the formula gives.
+    stored: Option<Embedding>,
+}
+
+impl PositionTable {
+    /// `side` places along each side, which together span `base_size`.
+    pub fn load(params: &Params, dim: usize, side: usize, base_size: usize) -> Result<Self> {
+        let row = move |i: usize| sincos_at(dim, [i % side, i / side].map(|i| scaled_place(i, side, base_size)));
+        let stored = params.table("pos_embed", [side * side, dim], row)?;
+        Ok(Self { dim, side, base_size, stored: stored.map(|weight| Embedding { weight }) })
+    }
+
+    /// The `height` x `width` places in the middle, none more than the table's side: `[1, height * width, dim]`.
+    pub fn middle(&self, height: usize, width: usize, device: &Device) -> Tensor<3> {
+        let (top, left) = ((self.side - height) / 2, (self.side - width) / 2);
+        let places = (0..height * width).map(|i| [left + i % width, top + i / width]);
+        match &self.stored {
+            Some(table) => {
+                let ids: Vec<i64> = places.map(|[x, y]| (y * self.side + x) as i64).collect();
+                table.forward(Tensor::from_data(TensorData::new(ids, [1, height * width]), device))
+            }
+            None => {
+                let place = |i: usize| scaled_place(i, self.side, self.base_size);
+                let features: Vec<f32> = places.flat_map(|at| sincos_at(self.dim, at.map(place))).collect();
+                Tensor::from_data(TensorData::new(features, [1, height * width, self.dim]), device)
             }
         }
     }
-    Tensor::from_data(TensorData::new(features, [1, height * width, dim]), device)
 }

@@ -7,11 +7,15 @@ mod embedding;
 mod linear;
 mod norm;
 mod resnet;
+mod rotary;
 
 pub use activation::Activation;
-pub use attention::{Attention, live_scores, mask_to_bias, multi_head_attention};
+pub use attention::{Attention, Stream, StreamNames, joint_attention, live_scores, mask_to_bias, multi_head_attention};
 pub use conv::{Conv2d, resize_nearest, upsample_nearest_2x};
-pub use embedding::{Embedding, TimestepEmbedding, sincos_2d, timestep_embedding, timestep_embedding_with};
+pub use embedding::{
+    Embedding, PositionTable, TimestepEmbedding, sincos_2d, timestep_embedding, timestep_embedding_with,
+};
 pub use linear::{FeedForward, LIVE_WIDTHS, Linear};
-pub use norm::{GroupNorm, LayerNorm, RmsNorm};
+pub use norm::{AdaLayerNormContinuous, GroupNorm, LayerNorm, Modulation, RmsNorm, modulate};
 pub use resnet::{ResnetBlock2D, ResnetOptions};
+pub use rotary::Rotary;

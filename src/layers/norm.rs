@@ -2,6 +2,7 @@
 
 use burn::tensor::{Tensor, module};
 
+use super::{Activation, Linear};
 use crate::{Result, weights::Params};
 
 /// Layer normalisation over the last dimension.
@@ -51,6 +52,52 @@ impl RmsNorm {
             Some(bias) => x + bias.clone().unsqueeze(),
             None => x,
         }
+    }
+}
+
+/// What a condition makes of normalised tokens: a dense layer over its SiLU, in parts as wide as the tokens (diffusers
+/// `AdaLayerNormZero`, `SD35AdaLayerNormZeroX`, `AdaLayerNormZeroSingle`; Peebles and Xie, arXiv 2212.09748).
+pub struct Modulation {
+    linear: Linear,
+    parts: usize,
+}
+
+impl Modulation {
+    pub fn load(params: &Params, dim: usize, parts: usize) -> Result<Self> {
+        Ok(Self { linear: Linear::load(&params.at("linear"), dim, parts * dim)?, parts })
+    }
+
+    /// `condition` `[N, D]` gives as many parts `[N, 1, D]` as were loaded.
+    pub fn forward(&self, condition: &Tensor<2>) -> Vec<Tensor<3>> {
+        let [n, d] = condition.dims();
+        // [N, parts * D] -> [N, parts, D]
+        let all = self.linear.forward(Activation::Silu.forward(condition.clone())).reshape([n, self.parts, d]);
+        (0..self.parts).map(|i| all.clone().narrow(1, i, 1)).collect()
+    }
+}
+
+/// `x (1 + scale) + shift`, over `[N, T, D]` with `[N, 1, D]`.
+pub fn modulate(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
+    x * (scale + 1.0) + shift
+}
+
+/// A layer norm that a condition scales and shifts (diffusers `AdaLayerNormContinuous` without parameters of the norm's
+/// own).
+pub struct AdaLayerNormContinuous {
+    norm: LayerNorm,
+    /// Scale, then shift: the other way around than in [`Modulation`]'s other uses.
+    modulation: Modulation,
+}
+
+impl AdaLayerNormContinuous {
+    pub fn load(params: &Params, dim: usize, eps: f64) -> Result<Self> {
+        Ok(Self { norm: LayerNorm::plain(params, dim, eps), modulation: Modulation::load(params, dim, 2)? })
+    }
+
+    /// `x` `[N, T, D]` under `condition` `[N, D]`.
+    pub fn forward(&self, x: Tensor<3>, condition: &Tensor<2>) -> Tensor<3> {
+        let parts = self.modulation.forward(condition);
+        modulate(self.norm.forward(x), parts[1].clone(), parts[0].clone())
     }
 }
 

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     Result,
-    denoise::{Condition, Denoising, FreshNoise, Guidance, noise},
+    denoise::{Blend, Condition, Denoising, FreshNoise, Guidance, noise},
     pixels,
-    values::{Latent, TextEmbedding},
+    values::Latent,
 };
 
 /// The stream of a seed's noise that draws the encoding of an init picture; steps count from 1, the start is 0.
@@ -32,21 +32,25 @@ pub async fn draw(
     mut on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
 ) -> Result<Generated> {
     let mut plan = plan::plan(model, request)?;
-    let Plan { guidance, width, height, count, .. } = plan;
+    let Plan { guidance, guides, width, height, count, .. } = plan;
 
     let Encoded { tokens, embedding: text, warnings } =
-        model.text()?.encode(&request.prompt, &request.negative_prompt, model.guides(guidance))?;
+        model.read_text(&request.prompt, &request.negative_prompt, guides.is_some()).await?;
     plan.warnings.extend(warnings);
-    on_event(Event::Text { tokens: &tokens, embedding: &last(&text) }).await?;
-    model.text_was_read(&text).await?;
+    on_event(Event::Text { tokens: &tokens, embedding: &text.last() }).await?;
 
     let mut images = Vec::with_capacity(count);
     for image in 0..count {
         let seed = request.seed.wrapping_add(image as u64);
         let noise = unit_noise(model, &request.noise, seed, 0, &plan);
         let Start { x_t, blend, extra } = start(model, request, &noise, seed, &plan);
-        let condition = Condition { text: text.clone(), picture: (height, width), guidance, extra };
-        let guidance = Guidance::new(guidance, condition);
+        let condition =
+            Condition { text: text.clone(), picture: (height, width), guidance, skip_layers: Vec::new(), extra };
+        let guidance = Guidance::new(guides.unwrap_or(1.0), condition);
+        let guidance = match &request.skip_layers {
+            Some(skip) => guidance.with_skip_layers(skip.clone(), plan.steps),
+            None => guidance,
+        };
         let fresh = FreshNoise { seed, given: request.step_noise.clone() };
         let mut run = Denoising::new(model.network.denoiser.as_ref(), &guidance, &plan.schedule, x_t, fresh, blend);
         on_event(Event::Start { image, noise: &noise, x_t: run.x_t() }).await?;
@@ -88,17 +92,11 @@ fn start(model: &Model, request: &Request, noise: &Latent, seed: u64, plan: &Pla
         false => image_to_image::start(known.clone(), noise.clone(), &plan.schedule),
     };
     let Some(mask) = &request.mask else { return start };
-    let masked = model.repaints_only().then(|| encode(inpaint::masked(pixels, mask)));
-    let mask = inpaint::latent_mask(mask, model.autoencoder.shape().factor, &model.device);
-    inpaint::below(mask, start, known, noise.clone(), masked)
-}
-
-/// The last prompt of a batch alone: the positive one.
-fn last(text: &TextEmbedding) -> TextEmbedding {
-    let [n, _, _] = text.hidden.dims();
-    TextEmbedding {
-        hidden: text.hidden.clone().narrow(0, n - 1, 1),
-        attention_mask: text.attention_mask.clone().map(|mask| mask.narrow(0, n - 1, 1)),
-        pooled: text.pooled.clone().map(|pooled| pooled.narrow(0, n - 1, 1)),
+    let factor = model.autoencoder.shape().factor;
+    if model.repaints_only() {
+        let masked = encode(inpaint::masked(pixels, mask));
+        return Start { extra: Some(inpaint::told(mask, masked, factor, model.family.told_mask())), ..start };
     }
+    let mask = inpaint::latent_mask(mask, factor, &model.device);
+    Start { blend: Some(Blend { mask, known, noise: noise.clone() }), ..start }
 }

@@ -4,11 +4,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::start::Start;
-use crate::{
-    denoise::Blend,
-    values::{Image, Latent, PixelTensor},
-};
+use super::family::ToldMask;
+use crate::values::{Image, Latent, PixelTensor};
 
 /// Each pixel: 1 where the picture is drawn anew, 0 where it stays.
 pub fn redraw(mask: &Image) -> Vec<f32> {
@@ -25,10 +22,15 @@ pub fn redraw(mask: &Image) -> Vec<f32> {
 
 /// The mask over latent positions, each taking its upper left pixel: `[1, 1, h / factor, w / factor]`.
 pub fn latent_mask(mask: &Image, factor: usize, device: &Device) -> Tensor<4> {
-    let redraw = redraw(mask);
+    pixel_mask(mask, factor, device).narrow(1, 0, 1)
+}
+
+/// The mask over latent positions, with a channel for each of a position's pixels: `[1, factor^2, h / factor, w / factor]`.
+fn pixel_mask(mask: &Image, factor: usize, device: &Device) -> Tensor<4> {
     let (h, w) = (mask.height / factor, mask.width / factor);
-    let values: Vec<f32> = (0..h * w).map(|i| redraw[i / w * factor * mask.width + i % w * factor]).collect();
-    Tensor::from_data(TensorData::new(values, [1, 1, h, w]), device)
+    let redraw: Tensor<6> = Tensor::from_data(TensorData::new(redraw(mask), [1, 1, h, factor, w, factor]), device);
+    // [1, 1, h, factor, w, factor] -> [1, factor, factor, 1, h, w] -> [1, factor^2, h, w]
+    redraw.permute([0, 3, 5, 1, 2, 4]).reshape([1, factor * factor, h, w])
 }
 
 /// The picture with what is to be drawn anew greyed out, `[1, C, H, W]`.
@@ -38,11 +40,12 @@ pub fn masked(pixels: PixelTensor, mask: &Image) -> PixelTensor {
     pixels.clone() * Tensor::from_data(TensorData::new(keep, [1, 1, height, width]), &pixels.device())
 }
 
-/// Makes a run that starts anywhere keep to the mask, `[1, 1, h, w]`: `known` is the encoded picture, `noise` unit noise,
-/// `masked` the encoded masked picture for networks that want it.
-pub fn below(mask: Tensor<4>, start: Start, known: Latent, noise: Latent, masked: Option<Latent>) -> Start {
-    match masked {
-        Some(masked) => Start { extra: Some(Tensor::cat(vec![mask, masked], 1)), ..start },
-        None => Start { blend: Some(Blend { mask, known, noise }), ..start },
-    }
+/// What a network that repaints is told besides the latent, where `masked` is the encoded masked picture.
+pub fn told(mask: &Image, masked: Latent, factor: usize, told_mask: ToldMask) -> Latent {
+    let device = masked.device();
+    let parts = match told_mask {
+        ToldMask::Positions => vec![latent_mask(mask, factor, &device), masked],
+        ToldMask::Pixels => vec![masked, pixel_mask(mask, factor, &device)],
+    };
+    Tensor::cat(parts, 1)
 }

@@ -30,7 +30,7 @@ use model::Model;
 pub use model::{PREVIEW, memory_needs, required_params};
 pub use request::{Generated, Info, Plan, Request};
 
-pub use crate::denoise::schedule::Churn;
+pub use crate::denoise::{SkipLayers, schedule::Churn};
 use crate::{
     Result,
     weights::{ModelFiles, Tensors},

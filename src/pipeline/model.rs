@@ -7,14 +7,13 @@ use super::{
     family::{self, Family, Network},
     memory::{F32_BYTES, MIN_TILE, MemoryNeeds, MemoryPlan, decoding},
     request::Info,
-    text::TextStage,
+    text::{Encoded, TextStage, released},
 };
 use crate::{
-    Error, Result,
+    Result,
     autoencoder::Autoencoder,
     denoise::schedule::{self, Scheduler},
     pixels::Alpha,
-    values::{TextEmbedding, read},
     weights::{Config, ModelFiles, ParamShape, Tensors, config::config_file, list_params},
 };
 
@@ -52,12 +51,14 @@ pub fn required_params(files: &ModelFiles, device: &Device) -> Result<Vec<ParamS
 pub fn memory_needs(files: &ModelFiles) -> Result<MemoryNeeds> {
     let (params, model) = list_params(&Device::flex(), |tensors| Model::load(files, tensors))?;
     let bytes = |of_text: bool| {
-        let params = params.iter().filter(|param| param.name.starts_with("text_encoder") == of_text);
+        // A table that can be computed is left out.
+        let kept = params.iter().filter(|param| param.computed.is_none());
+        let params = kept.filter(|param| param.name.starts_with("text_encoder") == of_text);
         params.map(|param| param.shape.iter().map(|side| *side as u64).product::<u64>() * F32_BYTES).sum::<u64>()
     };
     let [width, height] = model.info.sizes[0];
     let [_, h, w] = model.latent_shape(width, height);
-    let prompts = if model.guides(model.info.default_guidance) { 2 } else { 1 };
+    let prompts = if model.guides(model.info.default_guidance, None).is_some() { 2 } else { 1 };
     let map = model.autoencoder.shape().map_per_position;
     Ok(MemoryNeeds {
         text: bytes(true),
@@ -95,11 +96,14 @@ impl Model {
                 &format!("this model's autoencoder makes {} picture channels of {latent}", shape.pixel_channels),
             ));
         }
-        let repaints = network.in_channels == 2 * latent + 1;
-        if network.in_channels != latent && !repaints {
+        let repainting = 2 * latent + family.told_mask().channels(shape.factor);
+        if ![latent, repainting].contains(&network.in_channels) {
             return Err(files.config(network.component)?.wrong(
                 "in_channels",
-                &format!("the autoencoder's latents have {latent} channels, and inpainting takes {}", 2 * latent + 1),
+                &format!(
+                    "the autoencoder's latents have {latent} channels, and inpainting takes {repainting}; the network takes {}",
+                    network.in_channels
+                ),
             ));
         }
         if ![latent, 2 * latent].contains(&network.out_channels) {
@@ -155,26 +159,20 @@ impl Model {
         self.text.is_some()
     }
 
-    /// # Errors
-    /// `BadInput` where the text encoders are released.
-    pub fn text(&self) -> Result<&TextStage> {
-        self.text.as_ref().ok_or_else(|| {
-            Error::bad_input("the text encoder was released to save memory; restore it before drawing again")
-        })
-    }
-
-    /// Lets the text encoders go where the memory plan says so, now that they have given `text`.
+    /// Reads a prompt, together with the negative one where it `guides`. Where the memory plan says so, each text encoder
+    /// goes once it has read them.
     ///
     /// # Errors
-    /// `DeviceLost` or `OutOfMemory` from the device.
-    pub async fn text_was_read(&mut self, text: &TextEmbedding) -> Result<()> {
+    /// `BadInput` where the text encoders are released already, or a tokenizer cannot read the text; `BadModel` where it
+    /// is not its encoder's; `DeviceLost` or `OutOfMemory` from the device.
+    pub async fn read_text(&mut self, prompt: &str, negative_prompt: &str, guides: bool) -> Result<Encoded> {
+        let text = self.text.as_mut().ok_or_else(|| released("text encoder"))?;
+        let release = self.memory.release_text.then_some(&self.device);
+        let encoded = text.encode(prompt, negative_prompt, guides, release).await;
         if self.memory.release_text {
-            // The embedding must be computed before what computes it goes.
-            read(text.hidden.clone()).await?;
             self.text = None;
-            self.device.memory_cleanup();
         }
-        Ok(())
+        encoded
     }
 
     /// What decodes previews, and whether it is the model's own decoder.
@@ -204,9 +202,13 @@ impl Model {
         self.network.in_channels > self.autoencoder.shape().latent_channels
     }
 
-    /// Whether a guidance scale needs the negative prompt at all.
-    pub fn guides(&self, scale: f32) -> bool {
-        !self.network.told_guidance && self.family.guides(scale)
+    /// By how much the negative prompt guides, if at all.
+    pub fn guides(&self, guidance: f32, true_guidance: Option<f32>) -> Option<f32> {
+        let scale = match self.family.true_guidance() {
+            true => true_guidance,
+            false => Some(guidance).filter(|_| !self.network.told_guidance),
+        };
+        scale.filter(|scale| self.family.guides(*scale))
     }
 
     /// The model's own scheduler, or the one of that name on the same training schedule.

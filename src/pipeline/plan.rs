@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     Error, Result,
-    denoise::schedule::{Extra, Run},
+    denoise::{
+        SkipLayers,
+        schedule::{Extra, Run},
+    },
     pixels::Alpha,
 };
 
@@ -45,12 +48,6 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
         return Err(Error::bad_input(format!("{steps} steps cannot be drawn; give a number from 1 to {MAX_STEPS}")));
     }
     let guidance = request.guidance.unwrap_or(info.default_guidance);
-    if !guidance.is_finite() || !(0.0..=100.0).contains(&guidance) {
-        return Err(Error::bad_input(format!(
-            "the guidance {guidance} is out of range; give a number from 0 to 100 (this model's own is {})",
-            info.default_guidance
-        )));
-    }
     let count = request.count.unwrap_or(1);
     if count == 0 {
         return Err(Error::bad_input("a count of 0 pictures draws nothing; give at least 1"));
@@ -62,6 +59,7 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
             model.memory.short_by.div_ceil(1 << 20)
         ));
     }
+    let guides = guides(model, request, guidance, &mut warnings)?;
     let (width, height) = size(model, request, &mut warnings)?;
     let strength = strength(model, request, &mut warnings)?;
 
@@ -92,7 +90,64 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
             noise.len()
         )));
     }
-    Ok(Plan { steps, guidance, width, height, count, tile, strength, schedule, warnings })
+    Ok(Plan { steps, guidance, guides, width, height, count, tile, strength, schedule, warnings })
+}
+
+/// By how much the negative prompt guides, if at all.
+fn guides(model: &Model, request: &Request, guidance: f32, warnings: &mut Vec<String>) -> Result<Option<f32>> {
+    let (own, network) = (model.info.default_guidance, &model.network);
+    for (name, scale, own) in [("guidance", Some(guidance), own), ("true guidance", request.true_guidance, 1.0)] {
+        if let Some(scale) = scale.filter(|scale| !(0.0..=100.0).contains(scale)) {
+            return Err(Error::bad_input(format!(
+                "the {name} {scale} is out of range; give a number from 0 to 100 (this model's own is {own})"
+            )));
+        }
+    }
+    let by_true = model.family.true_guidance();
+    if request.true_guidance.is_some() && !by_true {
+        return Err(Error::bad_input("this model has no true guidance beside its guidance; give that alone"));
+    }
+    let mut guides = model.guides(guidance, request.true_guidance);
+    if by_true && request.negative_prompt.is_empty() && guides.take().is_some() {
+        warnings.push("the true guidance is not used: there is no negative prompt to steer away from".to_owned());
+    }
+    if !request.negative_prompt.is_empty() && guides.is_none() {
+        let how = match (by_true, network.told_guidance) {
+            (true, _) => "give a true guidance above 1",
+            (false, true) => "this model is told its guidance, and is never shown one",
+            (false, false) => "give a guidance above 1",
+        };
+        warnings.push(format!("the negative prompt is not used: {how}"));
+    }
+    if by_true && !network.told_guidance && request.guidance.is_some() {
+        warnings.push("the guidance is not used: this model was not trained to be told one".to_owned());
+    }
+    if let Some(skip) = &request.skip_layers {
+        check_skipped(model, skip, guides)?;
+    }
+    Ok(guides)
+}
+
+fn check_skipped(
+    model: &Model,
+    SkipLayers { layers, scale, start, stop }: &SkipLayers,
+    guides: Option<f32>,
+) -> Result<()> {
+    let most = model.network.layers;
+    let wrong = if most == 0 {
+        "this model cannot skip layers; leave that out, or take Stable Diffusion 3".to_owned()
+    } else if guides.is_none() {
+        "skipping layers acts beside guidance; give a guidance above 1".to_owned()
+    } else if let Some(layer) = layers.iter().find(|layer| **layer >= most) {
+        format!("there is no layer {layer} to skip; this model has the layers 0 to {}", most - 1)
+    } else if !(scale.is_finite() && (0.0..=1.0).contains(start) && (0.0..=1.0).contains(stop)) {
+        format!(
+            "layers cannot be skipped at the scale {scale} from {start} to {stop}; give shares of the steps, 0 to 1"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::bad_input(wrong))
 }
 
 fn size(model: &Model, request: &Request, warnings: &mut Vec<String>) -> Result<(usize, usize)> {
@@ -105,7 +160,13 @@ fn size(model: &Model, request: &Request, warnings: &mut Vec<String>) -> Result<
     let step = model.size_step();
     let largest = MAX_SIDE_FACTOR * info.sizes.iter().flatten().max().copied().unwrap_or(step);
     let trained = info.sizes.iter().map(|[w, h]| format!("{w} x {h}")).collect::<Vec<_>>().join(", ");
+    let table = model.network.largest.map(|largest| largest * model.autoencoder.shape().factor);
     for (name, side) in [("width", width), ("height", height)] {
+        if let Some(table) = table.filter(|table| side > *table) {
+            return Err(Error::bad_input(format!(
+                "the {name} of {side} pixels cannot be drawn; this model's table of positions ends at {table} pixels"
+            )));
+        }
         if side == 0 || !side.is_multiple_of(step) || side > largest {
             return Err(Error::bad_input(format!(
                 "the {name} of {side} pixels cannot be drawn; give a multiple of {step} up to {largest} (this model was trained for {trained})"

@@ -4,7 +4,10 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{
     Error, Result,
-    denoise::schedule::{Churn, Schedule},
+    denoise::{
+        SkipLayers,
+        schedule::{Churn, Schedule},
+    },
     pixels::Alpha,
     values::Image,
 };
@@ -57,6 +60,17 @@ pub struct Request {
     #[serde(deserialize_with = "kind::number32")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
     pub guidance: Option<f32>,
+    /// Of models that are but told the guidance, as Flux is: by how much the negative prompt steers, above 1 (diffusers'
+    /// true_cfg_scale) [default: 1, which leaves it unused]
+    #[serde(deserialize_with = "kind::number32")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
+    pub true_guidance: Option<f32>,
+    /// Skip-layer guidance of Stable Diffusion 3: push away from what is drawn without these layers, counted from 0 (7,8,9
+    /// for 3.5 medium)
+    #[serde(deserialize_with = "kind::skip_layers")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N,N,..."))]
+    #[cfg_attr(test, ts(as = "Option<Vec<usize>>"))]
+    pub skip_layers: Option<SkipLayers>,
     /// In pixels; with a picture to start from, its size [default: the model's]
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(skip))]
@@ -132,7 +146,7 @@ mod kind {
     use serde::{Deserialize, Deserializer, de::Error};
     use serde_json::Value;
 
-    use crate::denoise::schedule::Churn;
+    use crate::denoise::{SkipLayers, schedule::Churn};
 
     fn read<'de, D: Deserializer<'de>, T>(
         from: D,
@@ -165,6 +179,12 @@ mod kind {
         number(from).map(|amount| amount.map(Churn::new))
     }
 
+    pub fn skip_layers<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SkipLayers>, D::Error> {
+        let layer = |value: &Value| value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..1e6).contains(n));
+        let layers = |value: &Value| value.as_array()?.iter().map(|value| Some(layer(value)? as usize)).collect();
+        read(from, "a list of whole numbers", layers).map(|layers| layers.map(SkipLayers::new))
+    }
+
     pub fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
         let whole =
             |value: &Value| value.as_f64().filter(|n| n.fract() == 0.0 && (1.0..=f64::from(u32::MAX)).contains(n));
@@ -182,7 +202,10 @@ mod kind {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub steps: usize,
+    /// What guides, or what the network is told.
     pub guidance: f32,
+    /// By how much the negative prompt guides, where it does.
+    pub guides: Option<f32>,
     pub width: usize,
     pub height: usize,
     pub count: usize,
@@ -228,13 +251,16 @@ mod tests {
     fn options_are_read_as_javascript_writes_them() {
         let request = Request::read(json!({
             "prompt": "a cat", "negativePrompt": "a dog", "seed": "18446744073709551615", "steps": 4.0, "guidance": 2,
-            "churn": 0.5, "eta": null, "unknown": [1]
+            "churn": 0.5, "eta": null, "unknown": [1], "trueGuidance": 3, "skipLayers": [7, 8.0]
         }))
         .unwrap();
         assert_eq!((request.prompt.as_str(), request.negative_prompt.as_str()), ("a cat", "a dog"));
         assert_eq!((request.seed, request.steps, request.guidance), (u64::MAX, Some(4), Some(2.0)));
         assert_eq!((request.churn, request.eta), (Some(Churn::new(0.5)), None));
+        assert_eq!((request.true_guidance, request.skip_layers), (Some(3.0), Some(SkipLayers::new(vec![7, 8]))));
         let wrong = [
+            (json!({"skipLayers": 7}), "`skipLayers` must be a list of whole numbers, not 7"),
+            (json!({"skipLayers": [0.5]}), "`skipLayers` must be a list of whole numbers, not [0.5]"),
             (json!({"steps": 2.5}), "`steps` must be a whole number of at least 1, not 2.5"),
             (json!({"count": 0}), "`count` must be a whole number of at least 1, not 0"),
             (json!({"width": "wide"}), "`width` must be a whole number of at least 1, not \"wide\""),

@@ -189,7 +189,7 @@ impl Manifest {
         self.tensors.iter_mut().flat_map(|tensor| &mut tensor.parts).for_each(|part| part.shard = moved[part.shard]);
     }
 
-    /// Checks that every parameter in `needed` is stored with its shape.
+    /// Checks that every parameter in `needed` is stored with its shape; what can be computed may be missing.
     ///
     /// # Errors
     /// `BadModel` naming the first that is missing or differs.
@@ -198,6 +198,7 @@ impl Manifest {
             self.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())).collect();
         for param in needed {
             match stored.get(param.name.as_str()) {
+                None if param.computed.is_some() => {}
                 None => {
                     return Err(Error::bad_model(format!(
                         "manifest.json lacks the tensor `{}` of shape {:?}",

@@ -73,7 +73,7 @@ impl ModelFiles {
 pub fn config_file(component: &str) -> String {
     match component {
         "scheduler" => "scheduler/scheduler_config.json".to_owned(),
-        "tokenizer" | "tokenizer_2" => format!("{component}/tokenizer_config.json"),
+        tokenizer if tokenizer.starts_with("tokenizer") => format!("{tokenizer}/tokenizer_config.json"),
         component => format!("{component}/config.json"),
     }
 }

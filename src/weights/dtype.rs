@@ -129,8 +129,12 @@ fn quantise(value: f32, scale: f16, limit: f32) -> i8 {
     if scale == 0.0 { 0 } else { (value / scale).round().clamp(-limit, limit) as i8 }
 }
 
-/// The first dimension and the product of the rest; a scalar or a vector is a column.
+/// The first dimension and the product of the rest; a scalar or a vector is a column, and a table `[1, rows, columns]`
+/// is its rows.
 pub fn matrix(shape: &[usize]) -> (usize, usize) {
+    if let [1, rows, columns] = *shape {
+        return (rows, columns);
+    }
     (shape.first().copied().unwrap_or(1), shape.iter().skip(1).product())
 }
 

@@ -1,6 +1,6 @@
 //! Where layers take their tensors from: loaded weights, or a listing of what they would need.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{cell::RefCell, collections::BTreeMap, fmt, rc::Rc};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::f16;
@@ -12,10 +12,30 @@ use crate::{Error, Result};
 pub const MAX_PIECE_BYTES: usize = 128 << 20;
 
 /// A parameter's full name and shape.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ParamShape {
     pub name: String,
     pub shape: Vec<usize>,
+    /// What a table is by its formula: stored tables that hold nothing else may be left out.
+    pub computed: Option<ComputedRows>,
+}
+
+/// The rows of a table by their formula.
+#[derive(Clone)]
+pub struct ComputedRows(Rc<dyn Fn(usize) -> Vec<f32>>);
+
+impl ComputedRows {
+    /// Whether `values` is the table, as far as numbers say that may each be off by `rounding`.
+    pub fn are(&self, values: &[f32], columns: usize, rounding: f32) -> bool {
+        let same = |(i, row): (usize, &[f32])| row.iter().zip((self.0)(i)).all(|(a, b)| (a - b).abs() <= rounding);
+        values.chunks(columns).enumerate().all(same)
+    }
+}
+
+impl fmt::Debug for ComputedRows {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("ComputedRows")
+    }
 }
 
 /// How a device keeps the values of matrices and kernels. All else, and all arithmetic, is f32, so that nothing overflows.
@@ -205,32 +225,59 @@ impl Params<'_> {
 
     /// As [`tensor`](Self::tensor), for what is large: it stays as the device keeps it.
     pub fn weight<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Weight<D>> {
-        let name = self.at(name).prefix;
+        let param = ParamShape { name: self.at(name).prefix, shape: shape.to_vec(), computed: None };
+        let name = param.name.clone();
+        let Some(taken) = self.take(param) else {
+            return Ok(Weight { pieces: vec![Tensor::zeros([1; D], &self.tensors.device)] });
+        };
+        let pieces = taken?
+            .ok_or_else(|| Error::bad_model(format!("the weights lack the tensor `{name}` of shape {shape:?}")))?;
+        let (_, columns) = matrix(&shape);
+        let pieces = pieces.into_iter().map(|piece| {
+            let mut shape = shape;
+            if let Some(rows) = shape.first_mut() {
+                *rows = piece.dims()[0] / columns.max(1);
+            }
+            piece.reshape(shape)
+        });
+        Ok(Weight { pieces: pieces.collect() })
+    }
+
+    /// Takes the table `name` of shape `[1, rows, columns]`, where there is one: it may have been left out if it holds
+    /// just what `row` computes.
+    ///
+    /// # Errors
+    /// `BadModel` where it has another shape.
+    pub fn table(
+        &self,
+        name: &str,
+        [rows, columns]: [usize; 2],
+        row: impl Fn(usize) -> Vec<f32> + 'static,
+    ) -> Result<Option<Weight<2>>> {
+        let shape = vec![1, rows, columns];
+        let computed = Some(ComputedRows(Rc::new(row)));
+        let taken = self.take(ParamShape { name: self.at(name).prefix, shape, computed }).transpose()?.flatten();
+        let in_rows = |piece: Tensor<1>| {
+            let rows = piece.dims()[0] / columns;
+            piece.reshape([rows, columns])
+        };
+        Ok(taken.map(|pieces| Weight { pieces: pieces.into_iter().map(in_rows).collect() }))
+    }
+
+    /// The pieces of a loaded tensor, if there is one of that name; `None` where parameters are only listed.
+    fn take(&self, param: ParamShape) -> Option<Result<Option<Vec<Tensor<1>>>>> {
         match &self.tensors.source {
             Source::Listing(list) => {
-                list.borrow_mut().push(ParamShape { name, shape: shape.to_vec() });
-                Ok(Weight { pieces: vec![Tensor::zeros([1; D], &self.tensors.device)] })
+                list.borrow_mut().push(param);
+                None
             }
-            Source::Loaded(map) => {
-                let Some(loaded) = map.borrow_mut().remove(&name) else {
-                    return Err(Error::bad_model(format!("the weights lack the tensor `{name}` of shape {shape:?}")));
-                };
-                if loaded.shape != shape {
-                    return Err(Error::bad_model(format!(
-                        "the tensor `{name}` has shape {:?}, but the config asks for {shape:?}",
-                        loaded.shape
-                    )));
-                }
-                let (_, columns) = matrix(&shape);
-                let pieces = loaded.pieces.into_iter().map(|piece| {
-                    let mut shape = shape;
-                    if let Some(rows) = shape.first_mut() {
-                        *rows = piece.dims()[0] / columns.max(1);
-                    }
-                    piece.reshape(shape)
-                });
-                Ok(Weight { pieces: pieces.collect() })
-            }
+            Source::Loaded(map) => Some(match map.borrow_mut().remove(&param.name) {
+                Some(loaded) if loaded.shape != param.shape => Err(Error::bad_model(format!(
+                    "the tensor `{}` has shape {:?}, but the config asks for {:?}",
+                    param.name, loaded.shape, param.shape
+                ))),
+                loaded => Ok(loaded.map(|loaded| loaded.pieces)),
+            }),
         }
     }
 }

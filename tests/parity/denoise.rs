@@ -1,12 +1,16 @@
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use inkbloom::{
     denoise::{
-        dit::pixart::{PixArt, PixArtConfig},
+        dit::{
+            flux::{Flux, FluxConfig},
+            pixart::{PixArt, PixArtConfig},
+            sd3::{Sd3, Sd3Config},
+        },
         noise,
         unet::{Additions, UNet, UNetConfig},
     },
     values::TextEmbedding,
-    weights::{Config, Tensors},
+    weights::{Config, Tensors, list_params},
 };
 
 use crate::support::*;
@@ -56,6 +60,100 @@ fn pixart_treats_a_batch_as_its_pictures() {
     };
     let output = model.forward(tensor(&reference, "sample"), &reference["timestep"].1, &text, (1, 1)).unwrap();
     assert_close(&case, "output", &numbers(output), &reference, TOLERANCE);
+}
+
+/// The text of a fixture whose pooled embedding goes by diffusers' name.
+fn text_and_pooled(reference: &Values) -> TextEmbedding {
+    TextEmbedding {
+        hidden: tensor(reference, "encoder_hidden_states"),
+        attention_mask: None,
+        pooled: Some(tensor(reference, "pooled_projections")),
+    }
+}
+
+#[test]
+fn sd3_gives_the_references_output() {
+    for case in cases("denoise", "sd3_", 3) {
+        let config = json(&case.join("config.json"));
+        let weights = Tensors::new(&Device::flex());
+        load_weights(&case, "", &weights);
+        let config = Sd3Config::read(&Config::new("config.json", &config).unwrap()).unwrap();
+        let layers = config.num_layers;
+        let model = Sd3::load(&weights.params(""), config).unwrap();
+        let reference = tensors(&case.join("reference.safetensors"));
+        let text = text_and_pooled(&reference);
+        let predict =
+            |skip: &[usize]| model.forward(tensor(&reference, "sample"), &reference["timestep"].1, &text, skip);
+        assert_close(&case, "output", &numbers(predict(&[]).unwrap()), &reference, TOLERANCE);
+        if let Some((_, skip)) = reference.get("skip_layers") {
+            let skip: Vec<usize> = skip.iter().map(|layer| *layer as usize).collect();
+            assert_close(&case, "skipped_output", &numbers(predict(&skip).unwrap()), &reference, TOLERANCE);
+        }
+        let error = predict(&[layers]).unwrap_err();
+        assert!(error.message.contains(&format!("no layer {layers}")), "{error}");
+    }
+}
+
+/// What a formula gives is not shipped; what none gives is.
+#[test]
+fn sd3_computes_its_positions_where_it_may() {
+    for (case, computable) in [("sd3_plain", true), ("sd3_dual", true), ("sd3_table", false)] {
+        let case = fixture("denoise").join(case);
+        let config = json(&case.join("config.json"));
+        let config = Sd3Config::read(&Config::new("config.json", &config).unwrap()).unwrap();
+        let (params, _) =
+            list_params(&Device::flex(), |tensors| Sd3::load(&tensors.params(""), config.clone())).unwrap();
+        let table = params.into_iter().find(|param| param.computed.is_some()).unwrap();
+        assert_eq!(table.name, "pos_embed.pos_embed");
+        let stored = tensors(&case.join("diffusion_pytorch_model.safetensors"));
+        let (shape, values) = &stored[&table.name];
+        assert_eq!(*shape, table.shape);
+        let rows = table.computed.unwrap();
+        assert_eq!(rows.are(values, shape[2], 1e-5), computable);
+        let halves: Vec<f32> = values.iter().map(|v| half::f16::from_f32(*v).to_f32()).collect();
+        assert_eq!((rows.are(&halves, shape[2], 1e-5), rows.are(&halves, shape[2], 5e-4)), (false, computable));
+
+        // Without it, the same output.
+        let weights = Tensors::new(&Device::flex());
+        for (name, (shape, values)) in stored.into_iter().filter(|(name, _)| *name != table.name) {
+            weights.insert(&name, &shape, values);
+        }
+        let model = Sd3::load(&weights.params(""), config).unwrap();
+        let reference = tensors(&case.join("reference.safetensors"));
+        let text = text_and_pooled(&reference);
+        let output =
+            numbers(model.forward(tensor(&reference, "sample"), &reference["timestep"].1, &text, &[]).unwrap());
+        assert_eq!(relative_error(&output, &reference["output"].1) < TOLERANCE, computable, "{}", case.display());
+    }
+}
+
+#[test]
+fn sd3_refuses_pictures_beyond_its_positions() {
+    let case = fixture("denoise/sd3_plain");
+    let config = json(&case.join("config.json"));
+    let weights = Tensors::new(&Device::flex());
+    load_weights(&case, "", &weights);
+    let config = Sd3Config::read(&Config::new("config.json", &config).unwrap()).unwrap();
+    let model = Sd3::load(&weights.params(""), config).unwrap();
+    let text = text_and_pooled(&tensors(&case.join("reference.safetensors")));
+    let error = model.forward(Tensor::zeros([2, 4, 18, 8], &Device::flex()), &[1.0; 2], &text, &[]).unwrap_err();
+    assert!(error.message.contains("8 x 18") && error.message.contains("up to 16"), "{error}");
+}
+
+#[test]
+fn flux_gives_the_references_output() {
+    for case in cases("denoise", "flux_", 3) {
+        let config = json(&case.join("config.json"));
+        let weights = Tensors::new(&Device::flex());
+        load_weights(&case, "", &weights);
+        let config = FluxConfig::read(&Config::new("config.json", &config).unwrap()).unwrap();
+        let model = Flux::load(&weights.params(""), config).unwrap();
+        let reference = tensors(&case.join("reference.safetensors"));
+        let guidance = reference.get("guidance").map_or(0.0, |(_, values)| values[0]);
+        let text = text_and_pooled(&reference);
+        let output = model.forward(tensor(&reference, "sample"), &reference["timestep"].1, &text, guidance).unwrap();
+        assert_close(&case, "output", &numbers(output), &reference, TOLERANCE);
+    }
 }
 
 #[test]

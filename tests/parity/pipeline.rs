@@ -2,7 +2,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use inkbloom::{
-    pipeline::{Churn, Event, Generated, Pipeline, Request},
+    pipeline::{Churn, Event, Generated, Pipeline, Request, SkipLayers},
     values::{Image, read},
     weights::Tensors,
 };
@@ -29,6 +29,13 @@ pub fn request(case: &Path, reference: &Values) -> Request {
         negative_prompt: request["negative_prompt"].as_str().unwrap_or_default().to_owned(),
         steps: Some(steps),
         guidance: Some(request["guidance"].as_f64().unwrap() as f32),
+        true_guidance: request["true_guidance"].as_f64().map(|scale| scale as f32),
+        skip_layers: request["skip_layers"].as_object().map(|skip| SkipLayers {
+            layers: serde_json::from_value(skip["layers"].clone()).unwrap(),
+            scale: skip["scale"].as_f64().unwrap() as f32,
+            start: skip["start"].as_f64().unwrap(),
+            stop: skip["stop"].as_f64().unwrap(),
+        }),
         width: number("width"),
         height: number("height"),
         init: request["init"].as_str().map(|name| picture(&case.join(name))),
@@ -54,7 +61,7 @@ pub fn run(model: &mut Pipeline, request: &Request) -> Dump {
     let generated = pollster::block_on(model.generate(request, async |event| {
         match event {
             Event::Text { tokens, embedding } => {
-                for (name, tokens) in ["input_ids", "input_ids_2"].into_iter().zip(tokens) {
+                for (name, tokens) in ["input_ids", "input_ids_2", "input_ids_3"].into_iter().zip(tokens) {
                     put(name.into(), tokens.ids.iter().map(|id| *id as f32).collect());
                 }
                 put("text_embedding".into(), read(embedding.hidden.clone()).await?);
@@ -128,6 +135,16 @@ fn pixart_end_to_end_every_intermediate_is_the_references() {
 }
 
 #[test]
+fn stable_diffusion_3_end_to_end_every_intermediate_is_the_references() {
+    end_to_end("sd3_", 5);
+}
+
+#[test]
+fn flux_end_to_end_every_intermediate_is_the_references() {
+    end_to_end("flux_", 6);
+}
+
+#[test]
 fn the_same_seed_draws_the_same_bytes_and_another_seed_does_not() {
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
     let mut model = Pipeline::load(&files, &weights).unwrap();
@@ -183,14 +200,25 @@ fn a_preview_is_half_the_size() {
 /// Whatever each step predicts, by a decoder that is not the model's own.
 #[test]
 fn a_preview_decoder_draws_the_references_previews() {
-    let case = fixture("pipeline/sd15_preview");
-    let (files, weights) = load_model(&case);
+    for (case, size) in [("sd15_preview", 40 * 32), ("sd3_text", 48 * 32), ("flux_guided", 48 * 32)] {
+        previews(&fixture("pipeline").join(case), size);
+    }
+    let (mut files, _) = load_model(&fixture("pipeline/sd15_preview"));
+    files.configs.get_mut("preview_vae").unwrap()["latent_channels"] = 8.into();
+    let error = inkbloom::pipeline::required_params(&files, &Device::flex()).unwrap_err();
+    assert!(error.message.contains("preview_vae/config.json: `latent_channels` is 8"), "{error}");
+}
+
+fn previews(case: &Path, size: usize) {
+    let (files, weights) = load_model(case);
     let mut model = Pipeline::load(&files, &weights).unwrap();
     let reference = tensors(&case.join("reference.safetensors"));
     let mut compared = 0;
-    pollster::block_on(model.generate(&request(&case, &reference), async |event| {
+    let mut steps = 0;
+    pollster::block_on(model.generate(&request(case, &reference), async |event| {
         if let Event::Step { step, preview, .. } = event {
             let Image { width, height, rgba } = preview.image().await?;
+            steps = step;
             let (shape, values) = &reference[&format!("preview.{step}")];
             assert_eq!([1, 3, height, width], shape.as_slice());
             let positions = width * height;
@@ -208,12 +236,8 @@ fn a_preview_decoder_draws_the_references_previews() {
         Ok(())
     }))
     .unwrap();
-    assert_eq!(compared, 3 * 3 * 40 * 32);
-
-    let (mut files, _) = load_model(&case);
-    files.configs.get_mut("preview_vae").unwrap()["latent_channels"] = 8.into();
-    let error = inkbloom::pipeline::required_params(&files, &Device::flex()).unwrap_err();
-    assert!(error.message.contains("preview_vae/config.json: `latent_channels` is 8"), "{error}");
+    assert!(steps >= 3);
+    assert_eq!(compared, steps * 3 * size);
 }
 
 #[test]
@@ -263,7 +287,7 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
     };
     type Edit = fn(&mut inkbloom::weights::ModelFiles);
     let edits: [([&str; 3], Edit); 9] = [
-        (["model_index.json", "_class_name", "FluxPipeline"], |f| f.model_index["_class_name"] = "FluxPipeline".into()),
+        (["model_index.json", "_class_name", "SanaPipeline"], |f| f.model_index["_class_name"] = "SanaPipeline".into()),
         (["model_index.json", "text_encoder", "T9Model"], |f| f.model_index["text_encoder"][1] = "T9Model".into()),
         (["transformer/config.json", "attention_type", "gated"], |f| {
             f.configs.get_mut("transformer").unwrap()["attention_type"] = "gated".into()
@@ -303,6 +327,9 @@ fn every_class_has_the_references_defaults() {
     for class in classes.into_iter().filter(|class| *class != "InkbloomPipeline") {
         let case = match class {
             _ if class.starts_with("StableDiffusionXL") => "sdxl_text",
+            _ if class.starts_with("StableDiffusion3") => "sd3_text",
+            "FluxFillPipeline" => "flux_fill",
+            _ if class.starts_with("Flux") => "flux_guided",
             _ if class.starts_with("PixArt") => "pixart_sigma",
             _ => "sd15_text",
         };
@@ -312,6 +339,7 @@ fn every_class_has_the_references_defaults() {
         if !expected["max_sequence_length"].is_null() {
             // The tiny tokenizer's own limit would hide the class's.
             files.configs.get_mut("tokenizer").unwrap()["model_max_length"] = 512.into();
+            files.model_index["max_text_tokens"] = serde_json::Value::Null;
         }
         let model = Pipeline::load(&files, &weights).unwrap();
         let info = model.info();
@@ -430,6 +458,106 @@ fn a_tokenizer_of_another_model_is_refused_in_words() {
     let request = Request { prompt: "a cat".into(), steps: Some(1), ..Default::default() };
     let error = pollster::block_on(model.generate(&request, async |_| Ok(()))).unwrap_err();
     assert!(error.message.contains("not its tokenizer"), "{error}");
+}
+
+#[test]
+fn what_steers_stable_diffusion_3_and_flux_is_checked_and_told() {
+    let load = |case: &str| {
+        let (files, weights) = load_model(&fixture("pipeline").join(case));
+        Pipeline::load(&files, &weights).unwrap()
+    };
+    let good = || Request { prompt: "a cat".into(), width: Some(32), height: Some(32), ..Default::default() };
+    let negative = || Request { negative_prompt: "rain".into(), ..good() };
+    let skip = |layers: &[usize]| Some(SkipLayers::new(layers.to_vec()));
+    let [sd3, flux, schnell, classic, lcm] =
+        ["sd3_text", "flux_guided", "flux_plain", "sd15_text", "sd15_lcm"].map(load);
+
+    let refused: [(&Pipeline, Request, &str); 10] = [
+        (&sd3, Request { true_guidance: Some(2.0), ..negative() }, "no true guidance"),
+        (&classic, Request { true_guidance: Some(2.0), ..negative() }, "no true guidance"),
+        (&flux, Request { true_guidance: Some(101.0), ..negative() }, "the true guidance 101"),
+        (&flux, Request { true_guidance: Some(f32::NAN), ..negative() }, "the true guidance NaN"),
+        (&flux, Request { skip_layers: skip(&[0]), ..good() }, "cannot skip layers"),
+        (&classic, Request { skip_layers: skip(&[0]), ..good() }, "cannot skip layers"),
+        (
+            &sd3,
+            Request { skip_layers: skip(&[1, 2]), ..good() },
+            "no layer 2 to skip; this model has the layers 0 to 1",
+        ),
+        (&sd3, Request { skip_layers: skip(&[1]), guidance: Some(1.0), ..good() }, "guidance above 1"),
+        (
+            &sd3,
+            Request { skip_layers: skip(&[1]).map(|skip| SkipLayers { stop: 1.5, ..skip }), ..good() },
+            "shares of the steps",
+        ),
+        // 24 x 2 positions of 4 pixels.
+        (&sd3, Request { width: Some(200), ..good() }, "table of positions ends at 192 pixels"),
+    ];
+    for (model, request, expected) in refused {
+        let error = model.plan(&request).unwrap_err();
+        assert_eq!(error.code, inkbloom::Code::BadInput);
+        assert!(error.message.contains(expected), "{error} lacks {expected}");
+    }
+
+    // The plan's scale, and what is said of what does not act.
+    let told: [(&Pipeline, Request, Option<f32>, &str); 10] = [
+        (&sd3, negative(), Some(7.0), ""),
+        (&sd3, Request { guidance: Some(1.0), ..negative() }, None, "give a guidance above 1"),
+        (&flux, good(), None, ""),
+        (&flux, negative(), None, "give a true guidance above 1"),
+        (&flux, Request { true_guidance: Some(1.0), ..negative() }, None, "give a true guidance above 1"),
+        (&flux, Request { true_guidance: Some(2.5), ..negative() }, Some(2.5), ""),
+        (&flux, Request { true_guidance: Some(2.5), ..good() }, None, "there is no negative prompt"),
+        (&schnell, Request { guidance: Some(3.0), ..good() }, None, "not trained to be told one"),
+        (&classic, Request { guidance: Some(0.5), ..negative() }, None, "give a guidance above 1"),
+        (&lcm, negative(), None, "never shown one"),
+    ];
+    for (model, request, guides, expected) in told {
+        let plan = model.plan(&request).unwrap();
+        assert_eq!(plan.guides, guides, "{expected}");
+        let mut warnings = plan.warnings;
+        warnings.retain(|warning| warning.contains("not used"));
+        assert_eq!(warnings.len(), usize::from(!expected.is_empty()), "{warnings:?} for {expected}");
+        assert!(warnings.iter().all(|warning| warning.contains(expected)), "{warnings:?} for {expected}");
+    }
+}
+
+#[test]
+fn cousins_and_missing_encoders_are_named_with_what_runs() {
+    let refused = |case: &str, edit: &dyn Fn(&mut inkbloom::weights::ModelFiles), expected: &[&str]| {
+        let (mut files, _) = load_model(&fixture("pipeline").join(case));
+        edit(&mut files);
+        let error = inkbloom::pipeline::required_params(&files, &Device::flex()).unwrap_err();
+        assert_eq!(error.code, inkbloom::Code::BadModel);
+        assert!(expected.iter().all(|word| error.message.contains(word)), "{error} lacks {expected:?}");
+    };
+    for class in ["Flux2KleinPipeline", "QwenImagePipeline", "ZImagePipeline", "FluxKontextPipeline"] {
+        let edit = |files: &mut inkbloom::weights::ModelFiles| files.model_index["_class_name"] = class.into();
+        refused("flux_guided", &edit, &["`_class_name`", class, "FluxFillPipeline", "StableDiffusion3Pipeline"]);
+    }
+    let of_transformer = |files: &mut inkbloom::weights::ModelFiles| {
+        files.model_index["transformer"][1] = "Flux2Transformer2DModel".into()
+    };
+    refused(
+        "flux_guided",
+        &of_transformer,
+        &["`transformer`", "Flux2Transformer2DModel", "knows FluxTransformer2DModel"],
+    );
+    refused("sd3_text", &of_transformer, &["`transformer`", "Flux2Transformer2DModel", "knows SD3Transformer2DModel"]);
+    // One of more channels than latents have, which fills nothing.
+    let wide = |files: &mut inkbloom::weights::ModelFiles| {
+        files.configs.get_mut("transformer").unwrap()["in_channels"] = 32.into();
+        files.configs.get_mut("transformer").unwrap()["out_channels"] = 16.into();
+    };
+    refused("flux_guided", &wide, &["`in_channels` is 32", "inpainting takes 24; the network takes 8"]);
+    for (case, component) in
+        [("sd3_text", "text_encoder_2"), ("sd3_text", "text_encoder"), ("flux_plain", "text_encoder_2")]
+    {
+        let without = |files: &mut inkbloom::weights::ModelFiles| {
+            files.model_index[component] = serde_json::json!([null, null]);
+        };
+        refused(case, &without, &[component, "names no class"]);
+    }
 }
 
 /// Weights that a half-precision path would turn into infinity and then into a black picture: each is itself a good

@@ -45,7 +45,8 @@ fn latent(values: Vec<f32>) -> Latent {
 fn trajectory(schedule: &Schedule, fake: &Fake, start: Vec<f32>, noise: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     let hidden = Tensor::zeros([1, 1, 1], &Device::flex());
     let text = TextEmbedding { hidden, attention_mask: None, pooled: None };
-    let guidance = Guidance::new(1.0, Condition { text, picture: (16, 24), guidance: 1.0, extra: None });
+    let guidance =
+        Guidance::new(1.0, Condition { text, picture: (16, 24), guidance: 1.0, extra: None, skip_layers: Vec::new() });
     let mut xs = vec![start.clone()];
     let fresh = FreshNoise { seed: 0, given: noise };
     let mut run = Denoising::new(fake, &guidance, schedule, latent(start), fresh, None);

@@ -11,7 +11,11 @@ use inkbloom::{
         tiny::{AutoencoderTiny, AutoencoderTinyConfig},
     },
     denoise::{
-        dit::pixart::{PixArt, PixArtConfig},
+        dit::{
+            flux::{Flux, FluxConfig},
+            pixart::{PixArt, PixArtConfig},
+            sd3::{Sd3, Sd3Config},
+        },
         unet::{UNet, UNetConfig},
     },
     text::{
@@ -30,6 +34,8 @@ fn load(class: &str, config: &Config, tensors: &Tensors) -> inkbloom::Result<()>
         "CLIPTextModelWithProjection" => ClipText::load(&params, ClipTextConfig::read(config, true)?).map(drop),
         "T5EncoderModel" => T5::load(&params, T5Config::read(config)?).map(drop),
         "PixArtTransformer2DModel" => PixArt::load(&params, PixArtConfig::read(config)?).map(drop),
+        "SD3Transformer2DModel" => Sd3::load(&params, Sd3Config::read(config)?).map(drop),
+        "FluxTransformer2DModel" => Flux::load(&params, FluxConfig::read(config)?).map(drop),
         "UNet2DConditionModel" => UNet::load(&params, UNetConfig::read(config)?).map(drop),
         "AutoencoderKL" => AutoencoderKl::load(&params, &AutoencoderKlConfig::read(config)?).map(drop),
         "AutoencoderTiny" => AutoencoderTiny::load(&params, &AutoencoderTinyConfig::read(config)?).map(drop),
@@ -61,7 +67,7 @@ fn published_models_have_the_parameters_we_ask_for() {
             assert!(expected.contains_key(name), "{}: we ask for {name}, which is not there", path.display());
         }
         let count: usize = ours.values().map(|shape| shape.iter().product::<usize>()).sum();
-        println!("{}: {count} parameters", path.file_stem().unwrap().display());
+        println!("{}: {count} values", path.file_stem().unwrap().display());
         compared += 1;
     }
     assert!(compared >= 19, "only {compared} models");

@@ -95,7 +95,8 @@ pub fn load_model(folder: &Path) -> (ModelFiles, Tensors) {
 
 pub fn load_model_into(folder: &Path, tensors: Tensors) -> (ModelFiles, Tensors) {
     let mut files = ModelFiles { model_index: json(&folder.join("model_index.json")), ..Default::default() };
-    for component in ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", "preview_vae", "scheduler"] {
+    let encoders = ["text_encoder", "text_encoder_2", "text_encoder_3"];
+    for component in encoders.into_iter().chain(["transformer", "unet", "vae", "preview_vae", "scheduler"]) {
         let config = folder.join(config_file(component));
         if config.exists() {
             files.configs.insert(component.to_owned(), json(&config));
@@ -104,7 +105,7 @@ pub fn load_model_into(folder: &Path, tensors: Tensors) -> (ModelFiles, Tensors)
             }
         }
     }
-    for component in ["tokenizer", "tokenizer_2"] {
+    for component in ["tokenizer", "tokenizer_2", "tokenizer_3"] {
         let tokenizer = folder.join(component).join("tokenizer.json");
         if tokenizer.exists() {
             files.tokenizers.insert(component.to_owned(), json(&tokenizer));

@@ -58,17 +58,16 @@ def kl(**config):
         up_block_types=("UpDecoderBlock2D",) * depth,
         block_out_channels=(8, 8, 12),
         norm_num_groups=4,
-        latent_channels=LATENT_CHANNELS,
-        **config,
+        **dict(latent_channels=LATENT_CHANNELS) | config,
     )
 
 
-def tiny():
+def tiny(latent_channels: int = LATENT_CHANNELS):
     """A small decoder of the same latents, as TAESD is of Stable Diffusion's."""
     width, stages = 8, 3
     return diffusers.AutoencoderTiny(
         encoder_block_out_channels=(width,) * stages, decoder_block_out_channels=(width,) * stages,
-        num_encoder_blocks=(1,) * stages, num_decoder_blocks=(1,) * stages, latent_channels=LATENT_CHANNELS,
+        num_encoder_blocks=(1,) * stages, num_decoder_blocks=(1,) * stages, latent_channels=latent_channels,
     )
 
 
@@ -318,23 +317,31 @@ def text_tensors(pipe, request: dict) -> dict[str, torch.Tensor]:
     return dict(input_ids=ids, text_embedding=embedding)
 
 
-def record(pipe, arguments: dict, noise: torch.Tensor, gen: torch.Generator, encode_noise: bool, preview) -> dict:
+def record(
+    pipe, arguments: dict, noise: torch.Tensor, gen: torch.Generator, encode_noise: bool, preview, unpack=None
+) -> dict:
     """Runs the pipeline on the given noise and keeps every draw, every x_t that a step starts from, and what the
-    decoder `preview` makes of the x_0 that each step predicts. `model_input.0` is what the denoiser gets first: negative, then positive, where guidance needs both."""
+    decoder `preview` makes of the x_0 that each step predicts. `model_input.0` is what the denoiser gets first:
+    negative, then positive, where guidance needs both. `unpack` turns the latents of the loop into pictures' shapes."""
     tensors = dict(noise=noise)
     denoiser = pipe.components.get("unet") or pipe.transformer
     step = pipe.scheduler.step
     steps_done = 0
+    unpack = unpack or (lambda latents: latents)
 
     @wraps(step)
     def recorded_step(model_output, timestep, sample, **kwargs):
         nonlocal steps_done
-        tensors[f"latent.{steps_done}"] = sample
+        tensors[f"latent.{steps_done}"] = unpack(sample)
         result = step(model_output, timestep, sample, **kwargs | dict(return_dict=True))
+        if preview is not None:
+            x_0 = result.get("pred_original_sample")
+            if x_0 is None:
+                # Flow matching's steps do not say it.
+                x_0 = sample - pipe.scheduler.sigmas[steps_done] * model_output
         steps_done += 1
         if preview is not None:
-            x_0 = result.pred_original_sample / preview.config.scaling_factor
-            tensors[f"preview.{steps_done}"] = preview.decode(x_0).sample
+            tensors[f"preview.{steps_done}"] = preview.decode(unpack(x_0) / preview.config.scaling_factor).sample
         return result.to_tuple()
 
     def step_noise(shape, **_):
@@ -345,8 +352,8 @@ def record(pipe, arguments: dict, noise: torch.Tensor, gen: torch.Generator, enc
             return torch.zeros(shape)
         return tensors.setdefault("encode_noise", randn(gen, *shape))
 
-    def first_input(_, inputs):
-        tensors.setdefault("model_input.0", inputs[0])
+    def first_input(_, inputs, named):
+        tensors.setdefault("model_input.0", inputs[0] if inputs else named["hidden_states"])
 
     draws = {type(pipe).__module__: lambda shape, **_: noise, type(pipe.scheduler).__module__: step_noise}
     draws[vae_module.__name__] = encoder_noise
@@ -354,10 +361,12 @@ def record(pipe, arguments: dict, noise: torch.Tensor, gen: torch.Generator, enc
         for module, draw in draws.items():
             stack.enter_context(patch.object(sys.modules[module], "randn_tensor", draw, create=True))
         stack.enter_context(patch.object(pipe.scheduler, "step", recorded_step))
-        stack.enter_context(denoiser.register_forward_pre_hook(first_input))
-        latent = pipe(**arguments, output_type="latent").images
+        stack.enter_context(denoiser.register_forward_pre_hook(first_input, with_kwargs=True))
+        latent = unpack(pipe(**arguments, output_type="latent").images)
     tensors[f"latent.{steps_done}"] = latent
-    return tensors | dict(image=pipe.vae.decode(latent / pipe.vae.config.scaling_factor).sample)
+    config = pipe.vae.config
+    decoded = pipe.vae.decode(latent / config.scaling_factor + (config.get("shift_factor") or 0)).sample
+    return tensors | dict(image=decoded)
 
 
 def classic(folder: Path, build, request: dict, encode_noise: bool = False, preview=None) -> None:
@@ -392,7 +401,9 @@ def classic(folder: Path, build, request: dict, encode_noise: bool = False, prev
 
     factor = pipe.vae_scale_factor
     noise = randn(gen, 1, LATENT_CHANNELS, request["height"] // factor, request["width"] // factor)
-    tensors = text_tensors(pipe, request) | record(pipe, arguments, noise, gen, encode_noise, decoder)
+    tensors = text_tensors(pipe, request) | record(
+        pipe, arguments, noise, gen, encode_noise, decoder
+    )
     save_json(folder / "request.json", request | dict(max_text_tokens=MAX_TEXT_TOKENS), indent=2)
     save_tensors(folder / "reference.safetensors", tensors)
 
@@ -403,6 +414,8 @@ CLASSES = (
     "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
     "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline",
     "PixArtAlphaPipeline", "PixArtSigmaPipeline",
+    "StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline",
+    "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxFillPipeline",
 )  # fmt: skip
 
 

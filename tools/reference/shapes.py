@@ -5,7 +5,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, PixArtTransformer2DModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderTiny,
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from common import save_json
@@ -23,6 +31,11 @@ KL = dict(
 )
 CLIP_L = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768)
 PIXART = dict(sample_size=128, caption_channels=4096, cross_attention_dim=1152)
+SD3 = dict(
+    num_layers=24, num_attention_heads=24, caption_projection_dim=1536, joint_attention_dim=4096,
+    pooled_projection_dim=2048, pos_embed_max_size=192,
+)
+KL_16 = KL | dict(latent_channels=16, sample_size=1024, use_quant_conv=False, use_post_quant_conv=False)
 
 # name: class, config, number of parameters as published (None where we do not know it)
 MODELS = {
@@ -66,6 +79,27 @@ MODELS = {
         PixArtTransformer2DModel, PIXART | dict(interpolation_scale=2, use_additional_conditions=False), 610_856_096,
     ),
     "transformer_pixart_alpha": (PixArtTransformer2DModel, PIXART, None),
+    "transformer_sd3_medium": (SD3Transformer2DModel, SD3, None),
+    "transformer_sd35_medium": (
+        SD3Transformer2DModel,
+        SD3 | dict(pos_embed_max_size=384, qk_norm="rms_norm", dual_attention_layers=tuple(range(13))),
+        None,
+    ),
+    # -turbo has the same layout.
+    "transformer_sd35_large": (
+        SD3Transformer2DModel,
+        SD3 | dict(num_layers=38, num_attention_heads=38, caption_projection_dim=2432, qk_norm="rms_norm"),
+        None,
+    ),
+    "transformer_flux_schnell": (FluxTransformer2DModel, {}, 11_891_178_560),
+    "transformer_flux_dev": (FluxTransformer2DModel, dict(guidance_embeds=True), 11_901_408_320),
+    "transformer_flux_fill": (
+        FluxTransformer2DModel, dict(guidance_embeds=True, in_channels=384, out_channels=64), None,
+    ),
+    "vae_sd3": (AutoencoderKL, KL_16 | dict(scaling_factor=1.5305, shift_factor=0.0609), None),
+    "vae_flux": (AutoencoderKL, KL_16 | dict(scaling_factor=0.3611, shift_factor=0.1159), None),
+    # Of Stable Diffusion 3 and of Flux: the same layout.
+    "vae_taesd3_taef1": (AutoencoderTiny, dict(latent_channels=16), None),
     "vae_sd": (AutoencoderKL, KL, 83_653_863),
     "vae_sdxl": (AutoencoderKL, KL | dict(sample_size=1024, scaling_factor=0.13025), 83_653_863),
     "vae_taesd": (AutoencoderTiny, {}, 2_445_063),
@@ -79,6 +113,7 @@ MODELS = {
         None,
     ),
     "text_clip_l": (CLIPTextModel, CLIP_L, 123_060_480),
+    "text_clip_l_projection": (CLIPTextModelWithProjection, CLIP_L, None),
     "text_openclip_h": (
         CLIPTextModel,
         dict(
@@ -113,6 +148,9 @@ def shapes(path: Path, model_class, config: dict, published: int | None) -> None
             model = model_class(**config)
     parameters = dict(model.named_parameters())
     count = sum(p.numel() for p in parameters.values())
+    # Tables that files hold, too.
+    stored = model.state_dict()
+    parameters |= {name: buffer for name, buffer in model.named_buffers() if name in stored}
     if published not in (None, count):
         raise ValueError(f"{path.name}: {count} parameters, not {published}")
     # transformers 5 writes CLIPTextModel without the prefix that the published files have.

@@ -1,3 +1,6 @@
 //! Diffusion Transformers, one file per family.
 
+pub mod flux;
+mod joint;
 pub mod pixart;
+pub mod sd3;

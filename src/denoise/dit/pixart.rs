@@ -8,7 +8,7 @@ use crate::{
     denoise::{Condition, Denoiser},
     layers::{
         Activation, Attention, Conv2d, FeedForward, LIVE_WIDTHS, LayerNorm, Linear, TimestepEmbedding, live_scores,
-        mask_to_bias, sincos_2d, timestep_embedding,
+        mask_to_bias, modulate, sincos_2d, timestep_embedding,
     },
     values::{Latent, TextEmbedding},
     weights::{Config, Params},
@@ -291,9 +291,4 @@ impl Denoiser for PixArt {
         let tokens = h * w / self.config.patch_size.pow(2);
         (n * tokens * self.config.dim()) as u64 * LIVE_WIDTHS + live_scores(n, self.config.num_attention_heads, tokens)
     }
-}
-
-/// `x (1 + scale) + shift`, over `[N, T, D]` with `[N, 1, D]`.
-fn modulate(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
-    x * (scale + 1.0) + shift
 }

@@ -1,23 +1,27 @@
 //! The families of pipelines, a page each. A new one is a new page and a line in [`FAMILIES`].
 
+mod flux;
 mod latent_consistency;
 mod networks;
 mod page;
 mod pixart;
+mod sd3;
 mod stable_diffusion;
 mod stable_diffusion_xl;
 mod sticker;
 
-pub use page::{Defaults, Family, Network};
+pub use page::{Defaults, EncoderSlot, Family, Network, ToldMask};
 
 use crate::{Result, weights::Config};
 
-const FAMILIES: [&dyn Family; 5] = [
+const FAMILIES: [&dyn Family; 7] = [
     &sticker::Sticker,
     &stable_diffusion::StableDiffusion,
     &latent_consistency::LatentConsistency,
     &stable_diffusion_xl::StableDiffusionXl,
     &pixart::PixArt,
+    &sd3::Sd3,
+    &flux::Flux,
 ];
 
 /// The family of the class that `model_index.json` names, and the class's defaults.

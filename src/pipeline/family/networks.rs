@@ -28,6 +28,8 @@ pub fn pixart(files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
         patch: config.patch_size,
         sample_size: Some(config.sample_size),
         told_guidance: false,
+        largest: None,
+        layers: 0,
         denoiser: Box::new(PixArt::load(&tensors.params("transformer/"), config)?),
     })
 }
@@ -55,6 +57,8 @@ pub fn unet(files: &ModelFiles, tensors: &Tensors, told_pooled: bool) -> Result<
         patch: 1,
         sample_size: config.sample_size,
         told_guidance: config.time_cond_proj_dim.is_some(),
+        largest: None,
+        layers: 0,
         denoiser: Box::new(UNet::load(&tensors.params("unet/"), config)?),
     })
 }

@@ -28,6 +28,37 @@ pub struct EncoderSlot {
     pub tokenizer: &'static str,
     /// The transformers classes that may stand there.
     pub classes: &'static [&'static str],
+    /// It reads as many tokens as its tokenizer holds, whatever the model's `max_text_tokens`.
+    pub own_length: bool,
+    /// It looks at padding as at any other token.
+    pub reads_padding: bool,
+    /// A model may do without: zeros of this width then stand in the place of what it says.
+    pub zeros: Option<fn(&ModelFiles) -> Result<usize>>,
+}
+
+impl EncoderSlot {
+    pub const fn new(component: &'static str, tokenizer: &'static str, classes: &'static [&'static str]) -> Self {
+        Self { component, tokenizer, classes, own_length: false, reads_padding: false, zeros: None }
+    }
+}
+
+/// How a network that repaints is told the mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToldMask {
+    /// One channel before the masked picture's: each position's upper left pixel.
+    Positions,
+    /// After the masked picture's, a channel for each pixel of a position.
+    Pixels,
+}
+
+impl ToldMask {
+    /// How many channels that is, of latents with `factor` pixels a side to a position.
+    pub fn channels(self, factor: usize) -> usize {
+        match self {
+            Self::Positions => 1,
+            Self::Pixels => factor * factor,
+        }
+    }
 }
 
 /// A denoiser, and what a pipeline must know of it.
@@ -42,6 +73,10 @@ pub struct Network {
     pub sample_size: Option<usize>,
     /// It is told the guidance and so never called twice for it.
     pub told_guidance: bool,
+    /// Latent sides can be no more than this.
+    pub largest: Option<usize>,
+    /// How many layers there are to be left out by skip-layer guidance; 0 where that cannot be.
+    pub layers: usize,
 }
 
 /// What sets pipelines apart. Whether a class was written for text, picture to picture or inpainting makes no difference:
@@ -80,6 +115,16 @@ pub trait Family: Sync {
         Ok(false)
     }
 
+    /// Whether a request's guidance is nothing but told to the network, and its true guidance is what guides.
+    fn true_guidance(&self) -> bool {
+        false
+    }
+
+    /// How a network that repaints is told the mask.
+    fn told_mask(&self) -> ToldMask {
+        ToldMask::Positions
+    }
+
     /// Whether a guidance scale needs the negative prompt.
     fn guides(&self, scale: f32) -> bool {
         scale > 1.0
@@ -103,4 +148,9 @@ pub trait Family: Sync {
     fn draws_encoding(&self) -> bool {
         true
     }
+}
+
+/// [`Family::skipped_steps`] as diffusers' flow matching pipelines round.
+pub fn skipped_rounded_down(steps: usize, strength: f64) -> usize {
+    (steps as f64 - (steps as f64 * strength).min(steps as f64)) as usize
 }

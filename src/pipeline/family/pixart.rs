@@ -24,7 +24,7 @@ impl Family for PixArt {
     }
 
     fn encoders(&self) -> &'static [EncoderSlot] {
-        &[EncoderSlot { component: "text_encoder", tokenizer: "tokenizer", classes: &["T5EncoderModel"] }]
+        const { &[EncoderSlot::new("text_encoder", "tokenizer", &["T5EncoderModel"])] }
     }
 
     fn join(&self, encodings: &[Encoding]) -> TextEmbedding {

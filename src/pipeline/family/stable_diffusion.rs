@@ -28,7 +28,7 @@ impl Family for StableDiffusion {
     }
 
     fn encoders(&self) -> &'static [EncoderSlot] {
-        &[EncoderSlot { component: "text_encoder", tokenizer: "tokenizer", classes: &CLIP }]
+        const { &[EncoderSlot::new("text_encoder", "tokenizer", &CLIP)] }
     }
 
     /// The network attends to padding, too.

@@ -28,10 +28,12 @@ impl Family for StableDiffusionXl {
     }
 
     fn encoders(&self) -> &'static [EncoderSlot] {
-        &[
-            EncoderSlot { component: "text_encoder", tokenizer: "tokenizer", classes: &CLIP },
-            EncoderSlot { component: "text_encoder_2", tokenizer: "tokenizer_2", classes: &CLIP },
-        ]
+        const {
+            &[
+                EncoderSlot::new("text_encoder", "tokenizer", &CLIP),
+                EncoderSlot::new("text_encoder_2", "tokenizer_2", &CLIP),
+            ]
+        }
     }
 
     /// Both states before the last layer, side by side; the pooled text is the second encoder's.

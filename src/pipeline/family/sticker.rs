@@ -2,7 +2,7 @@
 
 use super::{
     networks,
-    page::{Defaults, EncoderSlot, Family, Network},
+    page::{Defaults, EncoderSlot, Family, Network, skipped_rounded_down},
 };
 use crate::{
     Result,
@@ -20,7 +20,7 @@ impl Family for Sticker {
     }
 
     fn encoders(&self) -> &'static [EncoderSlot] {
-        &[EncoderSlot { component: "text_encoder", tokenizer: "tokenizer", classes: &["BertModel"] }]
+        const { &[EncoderSlot::new("text_encoder", "tokenizer", &["BertModel"])] }
     }
 
     fn join(&self, encodings: &[Encoding]) -> TextEmbedding {
@@ -45,7 +45,7 @@ impl Family for Sticker {
     }
 
     fn skipped_steps(&self, steps: usize, strength: f64) -> usize {
-        (steps as f64 - (steps as f64 * strength).min(steps as f64)) as usize
+        skipped_rounded_down(steps, strength)
     }
 
     fn draws_encoding(&self) -> bool {

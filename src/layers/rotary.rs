@@ -1,0 +1,43 @@
+//! Rotary positions (Su et al., arXiv 2104.09864).
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// Turns neighbouring features of each head, pair by pair, by angles that follow from the token's place (diffusers
+/// `apply_rotary_emb` with interleaved pairs).
+pub struct Rotary {
+    /// `[1, T, 1, d / 2, 1]` each.
+    cos: Tensor<5>,
+    sin: Tensor<5>,
+}
+
+impl Rotary {
+    /// `places` holds each token's place along every axis; `axes` says how many of a head's features turn with each
+    /// axis: even numbers, whose sum is the head's width. The angle of pair `i` of an axis of width `d` is
+    /// `place / theta^(2 i / d)`.
+    pub fn new<const A: usize>(places: &[[f32; A]], axes: [usize; A], theta: f64, device: &Device) -> Self {
+        let angles: Vec<f64> = places
+            .iter()
+            .flat_map(|place| place.iter().zip(axes))
+            .flat_map(|(&place, width)| {
+                (0..width / 2).map(move |i| f64::from(place) / theta.powf((2 * i) as f64 / width as f64))
+            })
+            .collect();
+        let table = |wave: fn(f64) -> f64| {
+            let values: Vec<f32> = angles.iter().map(|angle| wave(*angle) as f32).collect();
+            let pairs = axes.iter().sum::<usize>() / 2;
+            Tensor::from_data(TensorData::new(values, [1, places.len(), 1, pairs, 1]), device)
+        };
+        Self { cos: table(f64::cos), sin: table(f64::sin) }
+    }
+
+    /// Queries or keys `[N, T, heads, d] -> [N, T, heads, d]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [n, t, heads, d] = x.dims();
+        // [N, T, heads, d] -> [N, T, heads, d / 2, 2]
+        let x: Tensor<5> = x.reshape([n, t, heads, d / 2, 2]);
+        let (even, odd) = (x.clone().narrow(4, 0, 1), x.narrow(4, 1, 1));
+        let turned_even = even.clone() * self.cos.clone() - odd.clone() * self.sin.clone();
+        let turned_odd = odd * self.cos.clone() + even * self.sin.clone();
+        Tensor::cat(vec![turned_even, turned_odd], 4).reshape([n, t, heads, d])
+    }
+}
