@@ -18,7 +18,7 @@ from transformers.utils import logging  # noqa: E402
 
 from common import FIXTURES  # noqa: E402
 
-ROOMS = ["prompt", "text", "noise", "denoise", "schedule", "autoencoder", "pipeline", "classic", "score", "shapes", "overflow"]
+ROOMS = ["prompt", "text", "noise", "denoise", "schedule", "autoencoder", "pipeline", "diffusers_runs", "score", "shapes", "overflow"]
 
 
 def main() -> None:

@@ -360,7 +360,7 @@ def record(pipe, arguments: dict, noise: torch.Tensor, gen: torch.Generator, enc
     return tensors | dict(image=pipe.vae.decode(latent / pipe.vae.config.scaling_factor).sample)
 
 
-def classic(folder: Path, build, request: dict, encode_noise: bool = False, preview=None) -> None:
+def recorded_run(folder: Path, build, request: dict, encode_noise: bool = False, preview=None) -> None:
     gen = generator(folder.name)
     clean(folder)
     pipe = build()
@@ -417,6 +417,6 @@ def defaults(path: Path) -> None:
 
 
 def cases() -> dict:
-    return {f"pipeline/{name}": partial(classic, **case) for name, case in CASES.items()} | {
+    return {f"pipeline/{name}": partial(recorded_run, **case) for name, case in CASES.items()} | {
         "pipeline/defaults": defaults
     }
