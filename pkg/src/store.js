@@ -16,7 +16,7 @@ const OPEN_TIMEOUT_MS = 5000;
  * @typedef {{ manifest: string, shards: ShardKey[] }} ModelRecord
  *
  * @typedef {object} Schema
- * @property {{ key: string, value: ModelRecord }} models a record here means: every shard was stored
+ * @property {{ key: string, value: ModelRecord }} models a record here means: every shard was stored but those of optional components
  * @property {{ key: ShardKey, value: Uint8Array }} shards
  */
 
@@ -71,10 +71,11 @@ export class Store {
    *
    * @param {string} model
    * @param {string} manifest
-   * @param {import('./contract.js').Shard[]} shards
+   * @param {import('./contract.js').Shard[]} shards those without which it is not complete
+   * @param {import('./contract.js').Shard[]} all all that it names
    */
-  async complete(model, manifest, shards) {
-    await this.prune(model, shards);
+  async complete(model, manifest, shards, all) {
+    await this.prune(model, all);
     await this.#db.put('models', { manifest, shards: shards.map((shard) => shardKey(model, shard)) }, model);
   }
 

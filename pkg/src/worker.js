@@ -1,7 +1,7 @@
 import init, { Loader } from 'inkbloom-wasm';
 import { PATIENCE, expectTheFile, fetchAndRead } from './download.js';
 import { toPlainError } from './errors.js';
-import { loadBundle, restoreText } from './load.js';
+import { bringMissing, loadBundle } from './load.js';
 
 /**
  * @typedef {import('./protocol.js').FromWorker} FromWorker
@@ -70,7 +70,7 @@ async function load({ address, device, memoryMiB, wasmUrl }) {
 async function generate({ request }) {
   cancelled = false;
   const loaded = /** @type {import('./contract.js').Model} */ (model);
-  await restoreText(/** @type {import('./load.js').LoadContext} */ (source), loaded);
+  await bringMissing(/** @type {import('./load.js').LoadContext} */ (source), loaded, request);
   const drawing = await loaded.generate(request, async (event) => {
     post({ type: 'step', event }, event.preview ? [event.preview.data.buffer] : []);
     // On the CPU a step never leaves this thread: only a new task lets a `cancel` in.

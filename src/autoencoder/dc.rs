@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation, module, ops::ConvOptions};
 
-use super::shape::{AutoencoderShape, map_per_position};
+use super::shape::{AutoencoderShape, factors, map_per_position};
 use crate::{
     Result,
     layers::{Activation, Conv2d, Linear, RmsNorm, upsample_nearest_2x},
@@ -24,6 +24,8 @@ pub struct AutoencoderDcConfig {
     pub attention_head_dim: usize,
     encoder: Vec<StageConfig>,
     decoder: Vec<StageConfig>,
+    factor: usize,
+    reduction: usize,
     pixel_unshuffle: bool,
     pixel_shuffle: bool,
     encoder_out_shortcut: bool,
@@ -110,12 +112,17 @@ impl AutoencoderDcConfig {
                 })
                 .collect()
         };
+        let encoder = stages("encoder", &[2, 2, 2, 3, 3, 3])?;
+        let decoder = stages("decoder", &[3, 3, 3, 3, 3, 3])?;
+        let (factor, reduction) = factors(config, "decoder_block_out_channels", encoder.len(), decoder.len(), 2)?;
         let this = Self {
             in_channels: config.count("in_channels", 3)?,
             latent_channels,
             attention_head_dim: head_dim,
-            encoder: stages("encoder", &[2, 2, 2, 3, 3, 3])?,
-            decoder: stages("decoder", &[3, 3, 3, 3, 3, 3])?,
+            encoder,
+            decoder,
+            factor,
+            reduction,
             pixel_unshuffle: match config.str("downsample_block_type", "pixel_unshuffle")? {
                 "pixel_unshuffle" => true,
                 "conv" | "Conv" => false,
@@ -140,7 +147,8 @@ impl AutoencoderDcConfig {
         AutoencoderShape {
             pixel_channels: self.in_channels,
             latent_channels: self.latent_channels,
-            factor: 1 << (self.encoder.len() - 1),
+            factor: self.factor,
+            reduction: self.reduction,
             map_per_position: map_per_position(self.decoder.iter().rev().map(|stage| stage.channels)),
         }
     }

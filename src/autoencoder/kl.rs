@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::shape::{AutoencoderShape, map_per_position};
+use super::shape::{AutoencoderShape, factors, map_per_position};
 use crate::{
     Result,
     layers::{Activation, Attention, Conv2d, GroupNorm, ResnetBlock2D, ResnetOptions, upsample_nearest_2x},
@@ -29,6 +29,7 @@ pub struct AutoencoderKlConfig {
     pub mid_block_add_attention: bool,
     pub use_quant_conv: bool,
     pub use_post_quant_conv: bool,
+    factor: usize,
 }
 
 impl AutoencoderKlConfig {
@@ -48,6 +49,7 @@ impl AutoencoderKlConfig {
         let act_fn = config.str("act_fn", "silu")?;
         let block_out_channels = config.counts("block_out_channels", &[64])?;
         let stages = block_out_channels.len();
+        let (factor, _) = factors(config, "block_out_channels", stages, stages, 2)?;
         let this = Self {
             down_attention: config.second_of_each(
                 "down_block_types",
@@ -72,6 +74,7 @@ impl AutoencoderKlConfig {
             mid_block_add_attention: config.bool("mid_block_add_attention", true)?,
             use_quant_conv: config.bool("use_quant_conv", true)?,
             use_post_quant_conv: config.bool("use_post_quant_conv", true)?,
+            factor,
         };
         if let Some(width) = this.block_out_channels.iter().find(|width| !width.is_multiple_of(this.norm_num_groups)) {
             return Err(config.wrong(
@@ -90,7 +93,8 @@ impl AutoencoderKlConfig {
         AutoencoderShape {
             pixel_channels: self.out_channels,
             latent_channels: self.latent_channels,
-            factor: 1 << (self.block_out_channels.len() - 1),
+            factor: self.factor,
+            reduction: 1,
             map_per_position: map_per_position(self.block_out_channels.iter().rev().copied()),
         }
     }

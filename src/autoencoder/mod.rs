@@ -7,6 +7,7 @@ mod shape;
 mod tiles;
 pub mod tiny;
 
+use burn::tensor::{module, ops::AvgPoolOptions};
 use scaling::LatentScaling;
 pub use shape::AutoencoderShape;
 
@@ -87,8 +88,13 @@ impl Autoencoder {
     }
 
     /// The inverse: `[N, pixel_channels, H, W]`, sides divisible by `factor`, to the denoiser's scale. Of a
-    /// distribution it gives the mean, or with unit `noise` `[N, latent_channels, h, w]` a draw.
+    /// distribution it gives the mean, or with unit `noise` `[N, latent_channels, h, w]` a draw. A picture that is too
+    /// large for the encoder is averaged down.
     pub fn encode(&self, pixels: PixelTensor, noise: Option<Latent>) -> Latent {
+        let pixels = match self.shape.reduction {
+            1 => pixels,
+            reduction => module::avg_pool2d(pixels, AvgPoolOptions::new([reduction; 2])),
+        };
         let z = match &self.family {
             Family::Dc(dc) => dc.encode(pixels),
             Family::Kl(kl) => kl.encode(pixels, noise),

@@ -5,7 +5,7 @@ use burn::tensor::{
     ops::{InterpolateMode, InterpolateOptions},
 };
 
-use super::AutoencoderShape;
+use super::shape::{AutoencoderShape, factors};
 use crate::{
     Result,
     layers::{Activation, Conv2d},
@@ -29,6 +29,8 @@ pub struct AutoencoderTinyConfig {
     pub act_fn: Activation,
     pub upsample: InterpolateMode,
     pub upsampling_scaling_factor: usize,
+    factor: usize,
+    reduction: usize,
 }
 
 impl AutoencoderTinyConfig {
@@ -48,14 +50,26 @@ impl AutoencoderTinyConfig {
             "latents_std",
         ]);
         let act_fn = config.str("act_fn", "relu")?;
+        let num_encoder_blocks = config.opt_usizes("num_encoder_blocks")?.unwrap_or(vec![1, 3, 3, 3]);
+        let num_decoder_blocks = config.opt_usizes("num_decoder_blocks")?.unwrap_or(vec![3, 3, 3, 1]);
+        let encoder_block_out_channels = config.counts("encoder_block_out_channels", &[64; 4])?;
+        let decoder_block_out_channels = config.counts("decoder_block_out_channels", &[64; 4])?;
+        let upsampling_scaling_factor = config.count("upsampling_scaling_factor", 2)?;
+        let (factor, reduction) = factors(
+            config,
+            "decoder_block_out_channels",
+            encoder_block_out_channels.len(),
+            decoder_block_out_channels.len(),
+            upsampling_scaling_factor,
+        )?;
         let this = Self {
             in_channels: config.count("in_channels", 3)?,
             out_channels: config.count("out_channels", 3)?,
             latent_channels: config.count("latent_channels", 4)?,
-            encoder_block_out_channels: config.counts("encoder_block_out_channels", &[64; 4])?,
-            decoder_block_out_channels: config.counts("decoder_block_out_channels", &[64; 4])?,
-            num_encoder_blocks: config.opt_usizes("num_encoder_blocks")?.unwrap_or(vec![1, 3, 3, 3]),
-            num_decoder_blocks: config.opt_usizes("num_decoder_blocks")?.unwrap_or(vec![3, 3, 3, 1]),
+            encoder_block_out_channels,
+            decoder_block_out_channels,
+            num_encoder_blocks,
+            num_decoder_blocks,
             act_fn: Activation::from_name(act_fn)
                 .ok_or_else(|| config.wrong("act_fn", &format!("this version knows {}", Activation::NAMES)))?,
             upsample: match config.str("upsample_fn", "nearest")? {
@@ -63,7 +77,9 @@ impl AutoencoderTinyConfig {
                 "bilinear" => InterpolateMode::Bilinear,
                 _ => return Err(config.wrong("upsample_fn", "this version knows nearest and bilinear")),
             },
-            upsampling_scaling_factor: config.count("upsampling_scaling_factor", 2)?,
+            upsampling_scaling_factor,
+            factor,
+            reduction,
         };
         for (blocks, channels, key) in [
             (&this.num_encoder_blocks, &this.encoder_block_out_channels, "num_encoder_blocks"),
@@ -91,12 +107,12 @@ impl AutoencoderTinyConfig {
     }
 
     pub fn shape(&self) -> AutoencoderShape {
-        let factor = self.upsampling_scaling_factor.pow(self.num_decoder_blocks.len() as u32 - 1);
         AutoencoderShape {
             pixel_channels: self.out_channels,
             latent_channels: self.latent_channels,
-            factor,
-            map_per_position: self.decoder_block_out_channels[0] * factor * factor,
+            factor: self.factor,
+            reduction: self.reduction,
+            map_per_position: self.decoder_block_out_channels[0] * self.factor * self.factor,
         }
     }
 }
@@ -130,7 +146,7 @@ impl AutoencoderTiny {
         })
     }
 
-    /// `[N, C, H, W]` in -1..1 -> `[N, latent_channels, H / factor, W / factor]`.
+    /// `[N, C, H, W]` in -1..1 -> `[N, latent_channels, H / f, W / f]`, where `f` is the shape's `factor / reduction`.
     pub fn encode(&self, pixels: PixelTensor) -> Latent {
         run(&self.encoder, (pixels + 1.0) / 2.0)
     }

@@ -27,7 +27,7 @@ mod text_to_image;
 pub use event::{Event, Preview};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
 use model::Model;
-pub use model::{PREVIEW, memory_needs, required_params};
+pub use model::{OPTIONAL, PREVIEW, memory_needs, required_params};
 pub use request::{Generated, Info, Plan, Request};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};
@@ -62,6 +62,18 @@ impl Pipeline {
     /// Those of [`load`](Self::load), for the text encoders alone.
     pub fn restore_text(&mut self, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
         self.model.restore_text(files, tensors)
+    }
+
+    /// Adds the preview decoder to a model that was loaded without it.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load), for that component alone.
+    pub fn add_preview(&mut self, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
+        self.model.add_preview(files, tensors)
+    }
+
+    pub fn has_preview(&self) -> bool {
+        self.model.has_preview()
     }
 
     /// Whether the text encoders are on the device.

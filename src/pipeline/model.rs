@@ -10,8 +10,8 @@ use super::{
     text::{Encoded, TextStage, released},
 };
 use crate::{
-    Result,
-    autoencoder::Autoencoder,
+    Error, Result,
+    autoencoder::{Autoencoder, AutoencoderShape},
     denoise::schedule::{self, Scheduler},
     pixels::Alpha,
     weights::{Config, ModelFiles, ParamShape, Tensors, config::config_file, list_params},
@@ -35,6 +35,8 @@ pub struct Model {
 
 /// The optional component that decodes previews.
 pub const PREVIEW: &str = "preview_vae";
+/// The components that a model draws without, and that a bundle marks as optional.
+pub const OPTIONAL: [&str; 1] = [PREVIEW];
 
 /// Names and shapes of every tensor that the model in `files` takes: `component/key`.
 ///
@@ -82,20 +84,11 @@ impl Model {
         let max_text_tokens = index.count("max_text_tokens", max_text_tokens)?;
         // This is the order of a bundle's shards, too.
         let autoencoder = Autoencoder::load(tensors, files, "vae")?;
-        let preview = files.configs.contains_key(PREVIEW).then(|| Autoencoder::load(tensors, files, PREVIEW));
-        let preview = preview.transpose()?;
+        let shape = autoencoder.shape();
+        let preview = files.configs.contains_key(PREVIEW).then(|| load_preview(files, tensors, shape)).transpose()?;
         let network = family.network(files, tensors)?;
         let text = TextStage::load(files, tensors, family, max_text_tokens)?;
-        let shape = autoencoder.shape();
         let latent = shape.latent_channels;
-        if let Some(preview) = preview.as_ref().map(Autoencoder::shape)
-            && (preview.latent_channels, preview.pixel_channels) != (latent, shape.pixel_channels)
-        {
-            return Err(files.config(PREVIEW)?.wrong(
-                "latent_channels",
-                &format!("this model's autoencoder makes {} picture channels of {latent}", shape.pixel_channels),
-            ));
-        }
         let repainting = 2 * latent + family.told_mask().channels(shape.factor);
         if ![latent, repainting].contains(&network.in_channels) {
             return Err(files.config(network.component)?.wrong(
@@ -152,6 +145,19 @@ impl Model {
     pub fn restore_text(&mut self, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
         self.text = Some(TextStage::load(files, tensors, self.family, self.info.max_text_tokens)?);
         Ok(())
+    }
+
+    /// Adds the preview decoder to a model that was loaded without it.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load), for that component alone.
+    pub fn add_preview(&mut self, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
+        self.preview = Some(load_preview(files, tensors, self.autoencoder.shape())?);
+        Ok(())
+    }
+
+    pub fn has_preview(&self) -> bool {
+        self.preview.is_some()
     }
 
     /// Whether the text encoders are on the device.
@@ -223,4 +229,20 @@ impl Model {
             Some(name) => schedule::instead(own, name, &config, grid),
         }
     }
+}
+
+/// The small decoder of the latents of an autoencoder of `shape`.
+fn load_preview(files: &ModelFiles, tensors: &Tensors, shape: AutoencoderShape) -> Result<Autoencoder> {
+    let preview = Autoencoder::load(tensors, files, PREVIEW)?;
+    let AutoencoderShape { pixel_channels, latent_channels, .. } = preview.shape();
+    if (latent_channels, pixel_channels) != (shape.latent_channels, shape.pixel_channels) {
+        return Err(files.config(PREVIEW)?.wrong(
+            "latent_channels",
+            &format!(
+                "this model's autoencoder makes {} picture channels of {}",
+                shape.pixel_channels, shape.latent_channels
+            ),
+        ));
+    }
+    Ok(preview)
 }

@@ -12,7 +12,7 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     Error, Result,
-    pipeline::{Event, MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs, required_params},
+    pipeline::{Event, MemoryBudget, MemoryPlan, PREVIEW, Pipeline, Request, memory_needs, required_params},
     values::{Image, read},
     weights::{
         Tensors,
@@ -20,6 +20,9 @@ use crate::{
     },
 };
 use device::ChosenDevice;
+
+/// What the components that [`MemoryPlan::release_text`] speaks of begin with.
+const TEXT_ENCODERS: &str = "text_encoder";
 
 /// Panics are defects, but one that happens should at least say where.
 #[wasm_bindgen(start)]
@@ -30,6 +33,8 @@ fn start() {
 /// Takes a model's shards and gives the [`Model`].
 #[wasm_bindgen]
 pub struct Loader {
+    /// The whole bundle, where parts of it may be asked for later.
+    whole: Option<Manifest>,
     inner: bundle::Loader,
     device: ChosenDevice,
     memory: MemoryPlan,
@@ -50,7 +55,8 @@ impl Loader {
         let device = device::choose(&device).await?;
         let bytes = memory_mib.map_or(device.budget.bytes, |mib| (mib * f64::from(1 << 20)) as u64);
         let memory = MemoryPlan::new(&memory_needs(&manifest.files)?, MemoryBudget { bytes, ..device.budget });
-        Ok(Loader::new(manifest, device, memory))
+        let whole = (memory.release_text || !manifest.optional.is_empty()).then(|| manifest.clone());
+        Ok(Loader { whole, ..Loader::new(manifest.into_core(), device, memory) })
     }
 
     /// `{kind, name, note?}`.
@@ -58,7 +64,7 @@ impl Loader {
         to_js(&self.device.info)
     }
 
-    /// `[{file, size, sha256}]`.
+    /// `[{file, size, sha256}]` of what is to be pushed: not of optional components, which come when a request needs them.
     pub fn shards(&self) -> Thrown<JsValue> {
         to_js(&self.inner.manifest().shards)
     }
@@ -76,7 +82,7 @@ impl Loader {
     /// # Errors
     /// `bad-input` naming a shard that is missing.
     pub async fn finish(self) -> Thrown<Model> {
-        let (mut manifest, tensors) = self.inner.finish()?;
+        let (manifest, tensors) = self.inner.finish()?;
         let pipeline = Pipeline::load(&manifest.files, &tensors)?.with_memory(self.memory);
         let info = pipeline.info();
         let info = Info {
@@ -93,17 +99,14 @@ impl Loader {
             weights: self.memory.kept.name(),
             releases_text: self.memory.release_text,
         };
-        let text = self.memory.release_text.then(|| {
-            manifest.retain_components(|component| component.starts_with("text_encoder"));
-            manifest
-        });
-        Ok(Model { pipeline, info, device: self.device, memory: self.memory, text })
+        Ok(Model { pipeline, info, device: self.device, memory: self.memory, whole: self.whole })
     }
 }
 
 impl Loader {
-    fn new(manifest: Manifest, device: ChosenDevice, memory: MemoryPlan) -> Self {
-        Self { inner: bundle::Loader::new(manifest, Tensors::kept_as(&device.device, memory.kept)), device, memory }
+    fn new(part: Manifest, device: ChosenDevice, memory: MemoryPlan) -> Self {
+        let inner = bundle::Loader::new(part, Tensors::kept_as(&device.device, memory.kept));
+        Self { whole: None, inner, device, memory }
     }
 }
 
@@ -114,8 +117,15 @@ pub struct Model {
     info: Info,
     device: ChosenDevice,
     memory: MemoryPlan,
-    /// The text encoders' part of the manifest, where they are released after each prompt.
-    text: Option<Manifest>,
+    /// The bundle, where parts of it may be asked for later.
+    whole: Option<Manifest>,
+}
+
+/// What a request needs that a model may lack.
+#[derive(Deserialize)]
+struct Wants {
+    #[serde(default)]
+    preview: bool,
 }
 
 #[derive(Serialize)]
@@ -195,25 +205,49 @@ impl Model {
     pub async fn warm_up(&mut self) -> Thrown<()> {
         // A model that only repaints has nothing to draw from a prompt alone, and one that gives its text encoder away
         // keeps it for the first prompt.
-        if self.device.is_gpu() && !self.pipeline.repaints_only() && self.text.is_none() {
+        if self.device.is_gpu() && !self.pipeline.repaints_only() && !self.memory.release_text {
             let request = Request { prompt: "warm up".to_owned(), steps: Some(1), ..Default::default() };
             self.pipeline.generate(&request, async |_| Ok(())).await?;
         }
         Ok(())
     }
 
-    /// The loader of the text encoders, where they were released and must be back before the next picture: push its
-    /// shards, then [`restore_text`](Self::restore_text).
+    /// The loader of text encoders that were released and must be back before the next picture: push its shards, then
+    /// [`add`](Self::add).
     pub fn text_loader(&self) -> Option<Loader> {
-        let manifest = self.text.clone().filter(|_| !self.pipeline.has_text())?;
-        Some(Loader::new(manifest, self.device.clone(), self.memory))
+        let whole = self.whole.as_ref().filter(|_| !self.pipeline.has_text())?;
+        Some(self.part(whole, |component| component.starts_with(TEXT_ENCODERS)))
     }
 
+    /// The same of optional components that `request` needs and that are not here yet.
+    ///
+    /// # Errors
+    /// `bad-input` for what is no request.
+    pub fn optional_loader(&self, request: JsValue) -> Thrown<Option<Loader>> {
+        let wants: Wants = from_js(request)?;
+        let wanted = |whole: &&Manifest| wants.preview && whole.is_optional(PREVIEW) && !self.pipeline.has_preview();
+        let whole = self.whole.as_ref().filter(wanted);
+        Ok(whole.map(|whole| self.part(whole, |component| component == PREVIEW)))
+    }
+
+    /// Takes what a loader of this model's brought.
+    ///
     /// # Errors
     /// `bad-input` naming a shard that is missing.
-    pub fn restore_text(&mut self, loader: Loader) -> Thrown<()> {
-        let (manifest, tensors) = loader.inner.finish()?;
-        Ok(self.pipeline.restore_text(&manifest.files, &tensors)?)
+    pub fn add(&mut self, loader: Loader) -> Thrown<()> {
+        let (part, tensors) = loader.inner.finish()?;
+        if part.has_component(PREVIEW) {
+            self.pipeline.add_preview(&part.files, &tensors)?;
+        } else {
+            self.pipeline.restore_text(&part.files, &tensors)?;
+        }
+        Ok(())
+    }
+
+    fn part(&self, whole: &Manifest, keep: impl Fn(&str) -> bool) -> Loader {
+        let mut part = whole.clone();
+        part.retain_components(keep);
+        Loader::new(part, self.device.clone(), self.memory)
     }
 
     /// Draws; `on_step` is called after each step with `{image, count, step, steps, preview?}` and its promise
@@ -223,8 +257,7 @@ impl Model {
     /// `bad-input`, `aborted`, `device-lost`, `out-of-memory`.
     pub async fn generate(&mut self, request: JsValue, on_step: Function) -> Thrown<JsValue> {
         let mut options = Request::read(serde_wasm_bindgen::Deserializer::from(request.clone()))?;
-        let request: JsRequest = serde_wasm_bindgen::from_value(request)
-            .map_err(|error| Error::bad_input(format!("the request is not valid: {error}")))?;
+        let request: JsRequest = from_js(request)?;
         let JsRequest { preview: wants_preview, raw: wants_raw, .. } = request;
         options.init = request.init.map(|init| init.read("init")).transpose()?;
         options.mask = request.mask.map(|mask| mask.read("mask")).transpose()?;
@@ -330,6 +363,11 @@ fn set(object: &Object, key: &str, value: &JsValue) -> Result<()> {
     Reflect::set(object, &JsValue::from_str(key), value)
         .map(drop)
         .map_err(|error| Error::bad_input(format!("{error:?}")))
+}
+
+fn from_js<T: for<'de> Deserialize<'de>>(request: JsValue) -> Result<T> {
+    serde_wasm_bindgen::from_value(request)
+        .map_err(|error| Error::bad_input(format!("the request is not valid: {error}")))
 }
 
 fn to_js(value: &impl Serialize) -> Thrown<JsValue> {

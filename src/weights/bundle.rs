@@ -12,8 +12,9 @@ use crate::{Code, Error, Result};
 
 /// The value of `format` in every manifest.
 pub const FORMAT: &str = "inkbloom-bundle";
-/// The manifest version that this code writes and reads.
-pub const VERSION: u64 = 1;
+/// The manifest version that this code writes. It reads all from 1 on: 2 added `optional`, and names for shards that change
+/// with what they hold.
+pub const VERSION: u64 = 2;
 /// The largest shard, in bytes.
 pub const MAX_SHARD: u64 = 16 << 20;
 
@@ -29,6 +30,9 @@ pub struct Manifest {
     /// Who is to be named, one line each.
     #[serde(default)]
     pub attribution: String,
+    /// Components that only some drawings take: a loader of all the rest leaves them out, until one is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub optional: Vec<String>,
     #[serde(flatten)]
     pub files: ModelFiles,
     pub shards: Vec<Shard>,
@@ -42,6 +46,28 @@ pub struct Shard {
     pub size: u64,
     /// Lower-case hexadecimal.
     pub sha256: String,
+}
+
+impl Shard {
+    /// The file of a component's shard number `index`.
+    pub fn file_name(component: &str, index: usize, sha256: &str) -> String {
+        let hash = sha256.get(..8).unwrap_or(sha256);
+        format!("{component}-{index:03}-{hash}.bin")
+    }
+
+    /// # Errors
+    /// `CorruptWeights` where size or SHA-256 of its file's bytes are not the manifest's.
+    pub fn check(&self, bytes: &[u8]) -> Result<()> {
+        let corrupt =
+            |why: String| Err(Error::new(Code::CorruptWeights, format!("{} {why}; fetch it again", self.file)));
+        if bytes.len() as u64 != self.size {
+            return corrupt(format!("has {} bytes instead of {}", bytes.len(), self.size));
+        }
+        if sha256(bytes) != self.sha256 {
+            return corrupt("does not have the SHA-256 that the manifest promises".to_owned());
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,15 +88,25 @@ pub struct Part {
 }
 
 impl StoredTensor {
+    /// What stands before the slash of its name, e.g. `vae`.
+    pub fn component(&self) -> &str {
+        component(&self.name)
+    }
+
     /// `(rows, columns)`: a tensor as the matrix that [`StoredDtype`] stores.
     pub fn matrix(&self) -> (usize, usize) {
         matrix(&self.shape)
     }
 }
 
+/// The component of a tensor's name, `component/key`.
+pub fn component(name: &str) -> &str {
+    name.split('/').next().unwrap_or_default()
+}
+
 /// SHA-256 as lower-case hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 impl Manifest {
@@ -89,9 +125,9 @@ impl Manifest {
                 value["format"]
             )));
         }
-        if value["version"] != VERSION {
+        if !value["version"].as_u64().is_some_and(|version| (1..=VERSION).contains(&version)) {
             return Err(Error::bad_model(format!(
-                "manifest.json: `version` is {}; this code reads version {VERSION}: convert the model again or update inkbloom",
+                "manifest.json: `version` is {}; this code reads versions 1 to {VERSION}: convert the model again or update inkbloom",
                 value["version"]
             )));
         }
@@ -172,9 +208,26 @@ impl Manifest {
         Ok(())
     }
 
+    /// What is loaded first: the model without its optional components, of which it then knows nothing.
+    pub fn into_core(mut self) -> Self {
+        let optional = std::mem::take(&mut self.optional);
+        self.retain_components(|component| !optional.iter().any(|name| name == component));
+        self.files.configs.retain(|component, _| !optional.contains(component));
+        self
+    }
+
+    pub fn is_optional(&self, component: &str) -> bool {
+        self.optional.iter().any(|optional| optional == component)
+    }
+
+    /// Whether anything is stored of `component`.
+    pub fn has_component(&self, component: &str) -> bool {
+        self.tensors.iter().any(|tensor| tensor.component() == component)
+    }
+
     /// Forgets the shards and tensors of all components but those to `keep`.
     pub fn retain_components(&mut self, keep: impl Fn(&str) -> bool) {
-        self.tensors.retain(|tensor| keep(tensor.name.split('/').next().unwrap_or_default()));
+        self.tensors.retain(|tensor| keep(tensor.component()));
         // Shards that nothing points into any more go; the rest move up.
         let mut moved = Vec::with_capacity(self.shards.len());
         let mut kept = Vec::new();
@@ -249,18 +302,7 @@ impl Loader {
                 self.manifest.shards.len()
             )));
         };
-        if bytes.len() as u64 != shard.size {
-            return Err(Error::new(
-                Code::CorruptWeights,
-                format!("{} has {} bytes instead of {}; fetch it again", shard.file, bytes.len(), shard.size),
-            ));
-        }
-        if sha256(bytes) != shard.sha256 {
-            return Err(Error::new(
-                Code::CorruptWeights,
-                format!("{} does not have the SHA-256 that the manifest promises; fetch it again", shard.file),
-            ));
-        }
+        shard.check(bytes)?;
         for (t, tensor) in self.manifest.tensors.iter().enumerate() {
             let (_, cols) = tensor.matrix();
             for (p, part) in tensor.parts.iter().enumerate().filter(|(_, part)| part.shard == index) {
@@ -311,8 +353,9 @@ pub struct FinishedShard {
 }
 
 impl ShardWriter {
-    /// Shard files are named after the component (`vae-000.bin`), so that one component can be replaced
-    /// without touching, or downloading again, the others. `max_shard` is in bytes.
+    /// Shard files are named after the component, so that one component can be replaced without touching, or
+    /// downloading again, the others; and after what they hold (`vae-000-1a2b3c4d.bin`), so that whoever keeps a file of
+    /// that name may keep it for ever. `max_shard` is in bytes.
     pub fn new(component: &str, max_shard: usize) -> Self {
         Self {
             component: component.to_owned(),
@@ -378,11 +421,9 @@ impl ShardWriter {
             return None;
         }
         let bytes = std::mem::take(&mut self.current);
-        let shard = Shard {
-            file: format!("{}-{:03}.bin", self.component, self.done),
-            size: bytes.len() as u64,
-            sha256: sha256(&bytes),
-        };
+        let sha256 = sha256(&bytes);
+        let file = Shard::file_name(&self.component, self.done, &sha256);
+        let shard = Shard { file, size: bytes.len() as u64, sha256 };
         self.done += 1;
         Some(FinishedShard { shard, bytes })
     }

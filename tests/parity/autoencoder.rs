@@ -39,6 +39,35 @@ fn autoencoder_kl_encodes_and_decodes_as_the_reference() {
     }
 }
 
+/// The pipeline's case `sticker_enlarged` is the reference of one that does.
+#[test]
+fn a_decoder_may_have_more_stages_than_the_encoder_and_not_fewer() {
+    let good = json(&fixture("pipeline/sticker_enlarged/vae/config.json"));
+    let read = |edit: &dyn Fn(&mut serde_json::Value)| {
+        let mut config = good.clone();
+        edit(&mut config);
+        AutoencoderTinyConfig::read(&Config::new("vae/config.json", &config).unwrap())
+    };
+    let shape = read(&|_| {}).unwrap().shape();
+    assert_eq!((shape.factor, shape.reduction), (8, 2));
+    let stages = |side: &str, count: usize| {
+        let (widths, blocks) = (format!("{side}_block_out_channels"), format!("num_{side}_blocks"));
+        move |config: &mut serde_json::Value| {
+            config[&widths] = vec![8; count].into();
+            config[&blocks] = vec![1; count].into();
+        }
+    };
+    for edit in [
+        &stages("encoder", 5) as &dyn Fn(&mut serde_json::Value),
+        &stages("decoder", 2),
+        &stages("decoder", 99),
+        &|config| config["upsampling_scaling_factor"] = 3.into(),
+    ] {
+        let error = read(edit).unwrap_err();
+        assert!(error.message.contains("`decoder_block_out_channels`"), "{error}");
+    }
+}
+
 #[test]
 fn autoencoder_kl_refuses_block_types_it_does_not_know() {
     let mut config = json(&fixture("autoencoder/kl_attention_blocks/config.json"));

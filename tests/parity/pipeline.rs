@@ -113,7 +113,7 @@ fn end_to_end(prefix: &str, least: usize) {
 
 #[test]
 fn inkbloom_end_to_end_every_intermediate_is_the_references() {
-    end_to_end("sticker_", 5);
+    end_to_end("sticker_", 6);
 }
 
 #[test]

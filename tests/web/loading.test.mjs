@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { loadBundle } from '../../pkg/src/load.js';
+import { bringMissing, loadBundle } from '../../pkg/src/load.js';
 import { resolveModel } from '../../pkg/src/model-url.js';
 import { Store, withStore } from '../../pkg/src/store.js';
 import { installFakeIndexedDB } from './support/dev-dependencies.js';
@@ -34,14 +34,16 @@ function publish(shards, changes = {}) {
 async function load(model = 'models/test/') {
   /** @type {import('../../pkg/src/load.js').Progress[]} */
   const events = [];
-  const result = await loadBundle({
+  /** @type {import('../../pkg/src/load.js').LoadContext} */
+  const context = {
     address: resolveModel(model, site.url),
     device: 'cpu',
     open: openFake,
     report: (event) => events.push(event),
     patience: PATIENCE,
-  });
-  return { ...result, events };
+  };
+  const result = await loadBundle(context);
+  return { ...result, context, events };
 }
 
 const shardPaths = () => site.asked.filter((path) => path.includes('.bin'));
@@ -220,7 +222,7 @@ describe('loading a bundle', () => {
     ['a shard is still the old one', () => site.files.set(`${FOLDER}shard-002.bin`, shards[2]), /shard-002\.bin does not have the SHA-256/],
     ['a shard is of another length', () => site.files.set(`${FOLDER}shard-001.bin`, shards[1]), /shard-001\.bin should hold 250000 bytes and holds only 200000/],
     ['a web page stands in for a shard', () => site.files.set(`${FOLDER}shard-002.bin`, '<!doctype html><title>Welcome</title>'), /shard-002\.bin .*web page/],
-    ['the manifest is of a version of tomorrow', (next) => publish(next, { version: 2 }), /version 2/],
+    ['the manifest is of a version of tomorrow', (next) => publish(next, { version: 99 }), /version 99/],
     ['the manifest is cut off', () => site.files.set(`${FOLDER}manifest.json`, '{"version": 1, "sha'), /JSON/],
   ];
   for (const [what, breakIt, reason] of halfDeployed) {
@@ -284,8 +286,8 @@ describe('loading a bundle', () => {
   });
 
   it('refuses a bad manifest before it downloads anything', async () => {
-    publish(shards, { version: 2 });
-    await assert.rejects(load(), { code: 'bad-model', message: /version 2 .*manifest\.json\)$/ });
+    publish(shards, { version: 99 });
+    await assert.rejects(load(), { code: 'bad-model', message: /version 99 .*manifest\.json\)$/ });
     assert.deepEqual(shardRequests(), []);
     assert.deepEqual(await withStore((store) => store.list()), []);
   });
@@ -376,6 +378,62 @@ describe('a model behind a token', () => {
       assert.deepEqual(shardPaths(), ['/releases/7/shard-000.bin?token=abc', '/releases/7/shard-001.bin?token=abc']);
     });
   }
+});
+
+describe('a bundle of version 2', () => {
+  const shards = [randomBytes(30_000), randomBytes(20_000), randomBytes(10_000)];
+  const names = ['vae-000-11111111.bin', 'text-000-22222222.bin', 'preview_vae-000-33333333.bin'];
+
+  /** @param {Uint8Array[]} contents */
+  function publishNamed(contents) {
+    publish(contents, {
+      version: 2,
+      optional: ['preview_vae'],
+      shards: contents.map((bytes, index) => ({ file: names[index], size: bytes.length, sha256: sha256(bytes) })),
+    });
+    contents.forEach((bytes, index) => site.files.set(`${FOLDER}${names[index]}`, bytes));
+  }
+
+  it('fetches an optional component when a request needs it, once, and keeps it', async () => {
+    publishNamed(shards);
+    const first = await load();
+    assertHonest(first.events);
+    assert.equal(downloads(first.events).at(-1)?.total, 50_000);
+    assert.deepEqual(shardRequests(), names.slice(0, 2));
+    await bringMissing(first.context, first.model, { prompt: 'x', seed: '0' });
+    assert.deepEqual(shardRequests(), names.slice(0, 2));
+    await bringMissing(first.context, first.model, { prompt: 'x', seed: '0', preview: true });
+    await bringMissing(first.context, first.model, { prompt: 'x', seed: '0', preview: true });
+    assert.deepEqual(shardRequests(), names);
+    // The next visit finds all of it, and completing the model again drops nothing.
+    site.asked = [];
+    const second = await load();
+    await bringMissing(second.context, second.model, { prompt: 'x', seed: '0', preview: true });
+    assert.deepEqual(shardRequests(), []);
+    const [model] = await withStore((store) => store.list());
+    assert.deepEqual([model.bytes, model.complete], [60_000, true]);
+  });
+
+  it('goes on without what is optional when the network is gone, and names a missing file', async () => {
+    publishNamed(shards);
+    const { context, model } = await load();
+    site.files.delete(`${FOLDER}${names[2]}`);
+    const request = { prompt: 'x', seed: '0', preview: true };
+    await assert.rejects(bringMissing(context, model, request), { code: 'download-failed', message: /preview_vae-000-33333333\.bin .*404/ });
+    await site.goOffline();
+    await bringMissing(context, model, request);
+    assertHonest((await load()).events);
+    await site.comeBack();
+  });
+
+  it('takes over what version 1 stored: new names alone download nothing', async () => {
+    publish(shards.slice(0, 2));
+    await load();
+    publishNamed(shards);
+    site.asked = [];
+    assertHonest((await load()).events);
+    assert.deepEqual(shardRequests(), []);
+  });
 });
 
 describe('storage that is refused', () => {

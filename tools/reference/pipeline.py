@@ -94,7 +94,8 @@ STICKER = {
         ),
     ),
 }
-# The same models drawn from other seeds, with a picture to start from.
+# The same models drawn from other seeds, with a picture to start from; the last has a decoder of one more stage, which
+# makes pictures twice as large as the encoder takes.
 STICKER |= {
     "sticker_img2img": STICKER["sticker_tiny"]
     | dict(
@@ -108,6 +109,19 @@ STICKER |= {
         request=dict(
             prompt="sticker of a ghost", negative_prompt="", seed=None, steps=5, guidance=3.0, width=24, height=32,
             init="init.png", mask="mask.png", strength=0.7,
+        ),
+    ),
+    "sticker_enlarged": STICKER["sticker_tiny"]
+    | dict(
+        vae_config=STICKER["sticker_tiny"]["vae_config"]
+        | dict(
+            encoder_block_out_channels=(8,) * 3, num_encoder_blocks=(1, 1, 1),
+            decoder_block_out_channels=(8,) * 4, num_decoder_blocks=(1, 1, 1, 0),
+        ),
+        index=STICKER["sticker_tiny"]["index"] | dict(sizes=[[48, 32]]),
+        request=dict(
+            prompt="flat emoji of a snail", negative_prompt="", seed=None, steps=4, guidance=2.0, width=48, height=32,
+            init="init.png", mask="mask.png", strength=0.75,
         ),
     ),
 }

@@ -50,7 +50,7 @@ class Sampler:
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int, int]:
         config = self.vae.config
-        factor = 2 ** (len(config.get("encoder_block_out_channels") or config.block_out_channels) - 1)
+        factor = 2 ** (len(config.get("decoder_block_out_channels") or config.block_out_channels) - 1)
         return 1, config.latent_channels, height // factor, width // factor
 
     def latent_scale(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,7 +82,12 @@ class Sampler:
         return self.vae.decode(x * factor + offset).sample
 
     def encode_picture(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The inverse of `decode`; of a distribution the mean, so that nothing is drawn."""
+        """The inverse of `decode`; of a distribution the mean, so that nothing is drawn. Where the decoder has more stages
+        than the encoder, pictures are that much larger than the encoder takes, and averaged down for it."""
+        config = self.vae.config
+        if config.get("encoder_block_out_channels"):
+            stages = len(config.decoder_block_out_channels) - len(config.encoder_block_out_channels)
+            pixels = torch.nn.functional.avg_pool2d(pixels, 2**stages)
         encoded = self.vae.encode(pixels)
         z = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
         factor, offset = self.latent_scale()

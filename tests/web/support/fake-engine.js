@@ -31,23 +31,35 @@ export function drawsWith(model) {
  * @param {import('../../../pkg/src/contract.js').DeviceChoice} device
  */
 export async function openFake(manifest, device) {
-  const { version, shards } = parse(manifest);
-  if (version !== 1) throw failure('bad-model', `manifest.json: version ${version} is not known`);
-  /** @type {Set<number>} */
-  const pushed = new Set();
-  const loader = {
+  const { version, shards, optional = [] } = parse(manifest);
+  if (![1, 2].includes(version)) throw failure('bad-model', `manifest.json: version ${version} is not known`);
+  /** @param {import('../../../pkg/src/contract.js').Shard} shard */
+  const isOptional = ({ file }) => optional.some((/** @type {string} */ component) => file.startsWith(component));
+  /** @type {Set<string>} */
+  const held = new Set();
+  /** @param {import('../../../pkg/src/contract.js').Shard[]} part */
+  const loaderOf = (part) => ({
     device: () => ({ kind: /** @type {const} */ ('cpu'), name: device }),
-    shards: () => shards,
+    shards: () => part,
     /** @param {number} index @param {Uint8Array} bytes */
     async push(index, bytes) {
-      if (sha256(bytes) !== shards[index].sha256) throw failure('corrupt-weights', `${shards[index].file} does not have the SHA-256 of the manifest`);
-      pushed.add(index);
+      if (sha256(bytes) !== part[index].sha256) throw failure('corrupt-weights', `${part[index].file} does not have the SHA-256 of the manifest`);
+      held.add(part[index].file);
     },
     async finish() {
-      if (pushed.size !== shards.length) throw failure('bad-model', 'shards are missing');
-      return { warm_up: async () => {}, shards };
+      if (!part.every(({ file }) => held.has(file))) throw failure('bad-model', 'shards are missing');
+      return {
+        warm_up: async () => {},
+        shards: part,
+        text_loader: () => undefined,
+        /** @param {{ preview?: boolean }} request */
+        optional_loader: ({ preview }) => (preview && optional.length > 0 && !added ? loaderOf(shards.filter(isOptional)) : undefined),
+        add: () => { added = true; },
+      };
     },
     free() {},
-  };
+  });
+  let added = false;
+  const loader = loaderOf(shards.filter((/** @type {import('../../../pkg/src/contract.js').Shard} */ shard) => !isOptional(shard)));
   return /** @type {import('../../../pkg/src/contract.js').Loader} */ (/** @type {unknown} */ (loader));
 }

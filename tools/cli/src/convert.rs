@@ -1,6 +1,7 @@
-//! `inkbloom convert`: a diffusers folder to a bundle, one tensor in memory at a time.
+//! `inkbloom convert`: a diffusers folder to a bundle and back, one tensor in memory at a time.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -8,17 +9,18 @@ use std::{
 use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
-    pipeline::{PREVIEW, required_params},
+    pipeline::{OPTIONAL, PREVIEW, required_params},
     weights::{
         ModelFiles, ParamShape, StoredDtype,
-        bundle::{FORMAT, FinishedShard, MAX_SHARD, Manifest, ShardWriter, VERSION},
+        bundle::{self, FORMAT, FinishedShard, MAX_SHARD, Manifest, Shard, ShardWriter, VERSION},
     },
 };
 
 use serde_json::json;
 
 use crate::{
-    files::{self, Folder, Model},
+    diffusers,
+    files::{self, Bundle, Folder, Model, cannot_write},
     progress::Progress,
 };
 
@@ -27,7 +29,7 @@ const TEXT_ENCODER: &str = "text_encoder";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A diffusers folder; without it, the bundle at --to gets a text encoder only
+    /// A diffusers folder or a bundle; without it, the bundle at --to gets a text encoder only
     #[arg(long, value_name = "DIR", required_unless_present = "text_encoder")]
     from: Option<PathBuf>,
     /// The folder of the text encoder and its tokenizer.json, where --from has none
@@ -36,12 +38,16 @@ pub struct Args {
     /// The folder of a small decoder of the same latents (TAESD), which then draws the previews
     #[arg(long, value_name = "DIR", requires = "from")]
     preview_decoder: Option<PathBuf>,
-    /// The bundle to write
+    /// The folder to write
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
+    /// What to write: a bundle for the web, or (from a bundle) a diffusers folder for Python
+    #[arg(long, value_name = "FORMAT", default_value = "bundle")]
+    format: Format,
     /// f32, f16, q8 (matrices as int8 with a scale per row) or q4 (blocks of 32); the last two keep the rest in f16
-    #[arg(long, value_name = "DTYPE", default_value = "q8", value_parser = parse_dtype)]
-    dtype: StoredDtype,
+    /// [default: q8 in a bundle, f32 in a diffusers folder]
+    #[arg(long, value_name = "DTYPE", value_parser = parse_dtype)]
+    dtype: Option<StoredDtype>,
     /// The largest shard
     #[arg(long, value_name = "N", default_value_t = MAX_SHARD >> 20, value_parser = clap::value_parser!(u64).range(1..=MAX_SHARD >> 20))]
     shard_mib: u64,
@@ -61,6 +67,12 @@ fn parse_dtype(text: &str) -> std::result::Result<StoredDtype, String> {
         .ok_or_else(|| format!("\"{text}\" is not a stored dtype; give one of {}", StoredDtype::NAMES))
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Bundle,
+    Diffusers,
+}
+
 /// Matrices carry nearly all the bytes and quantise well; convolutions, norms, biases and tables do not.
 fn stored_as(dtype: StoredDtype, param: &ParamShape) -> StoredDtype {
     let matrix = param.shape.len() == 2 && param.name.ends_with(".weight");
@@ -71,30 +83,60 @@ fn stored_as(dtype: StoredDtype, param: &ParamShape) -> StoredDtype {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let (mut manifest, mut folder) = match &args.from {
-        Some(from) => match files::open(from)? {
-            Model::Folder(folder) => (new_manifest(&args.to), folder),
-            Model::Bundle { .. } => {
-                return Err(Error::bad_input(format!(
-                    "{} is a bundle already; give a diffusers folder",
-                    from.display()
-                )));
-            }
-        },
-        None => {
-            let manifest = Manifest::parse(&files::read_text(&args.to.join("manifest.json"))?)?;
-            let folder = Folder { files: manifest.files.clone(), tensors: Default::default() };
-            (manifest, folder)
-        }
+    match args.format {
+        Format::Bundle => write_bundle(args),
+        Format::Diffusers => write_diffusers(args),
+    }
+}
+
+fn write_diffusers(args: &Args) -> Result<()> {
+    let Some(Model::Bundle(bundle)) = args.from.as_deref().map(files::open).transpose()? else {
+        return Err(Error::bad_input("--format diffusers is made from a bundle; name one with --from"));
     };
+    if args.text_encoder.is_some() || args.preview_decoder.is_some() {
+        return Err(Error::bad_input("--format diffusers writes what the bundle holds; convert to a bundle first"));
+    }
+    if args.to.join("manifest.json").is_file() {
+        return Err(Error::bad_input(format!("{} is a bundle; name another folder with --to", args.to.display())));
+    }
+    match args.dtype.unwrap_or(StoredDtype::F32) {
+        dtype @ (StoredDtype::F32 | StoredDtype::F16) => diffusers::write(&bundle, &args.to, dtype),
+        dtype => Err(Error::bad_input(format!("a diffusers folder cannot hold {}; give f32 or f16", dtype.name()))),
+    }
+}
+
+fn write_bundle(args: &Args) -> Result<()> {
+    // What a bundle at --to holds by now.
+    let before = Bundle::open(&args.to).ok();
+    // Where the weights that are to be converted lie.
+    let mut folder = Folder { files: ModelFiles::default(), tensors: BTreeMap::new() };
+    let mut manifest = new_manifest(&args.to);
+    let bundle = match args.from.as_deref().map(files::open).transpose()? {
+        Some(Model::Folder(from)) => {
+            folder = from;
+            None
+        }
+        Some(Model::Bundle(bundle)) => Some(bundle),
+        None => Some(Bundle::open(&args.to)?),
+    };
+    if let Some(bundle) = &bundle {
+        manifest = Manifest { version: VERSION, ..bundle.manifest.clone() };
+        folder.files = manifest.files.clone();
+    }
+    let mut replaced = Vec::new();
     if let Some(text_encoder) = &args.text_encoder {
         folder.read_component(TEXT_ENCODER, text_encoder)?;
         folder.read_tokenizer("tokenizer", text_encoder)?;
+        replaced.push(TEXT_ENCODER);
     }
     if let Some(preview) = &args.preview_decoder {
         folder.read_component(PREVIEW, preview)?;
         let class = folder.files.configs[PREVIEW]["_class_name"].clone();
         folder.files.model_index[PREVIEW] = json!(["diffusers", class]);
+        replaced.push(PREVIEW);
+    }
+    if bundle.is_some() && replaced.is_empty() && args.dtype.is_some() {
+        return Err(Error::bad_input("the numbers of a bundle stay as they are; leave --dtype away"));
     }
     manifest.files = folder.files.clone();
     if let Some(name) = &args.name {
@@ -109,20 +151,60 @@ pub fn run(args: &Args) -> Result<()> {
 
     fs::create_dir_all(&args.to).map_err(|error| cannot_write(&args.to, &error))?;
     let needed = required_params(&manifest.files, &Device::flex())?;
-    for component in components(&needed) {
-        if args.from.is_none() && component != TEXT_ENCODER {
-            continue;
-        }
-        let params: Vec<&ParamShape> = needed.iter().filter(|param| component_of(param) == component).collect();
-        write_component(args, &folder, &component, &params, &mut manifest)?;
+    if let Some(bundle) = &bundle {
+        manifest.retain_components(|component| !replaced.contains(&component));
+        copy_shards(bundle, &args.to, &mut manifest)?;
     }
+    for component in components(&needed) {
+        if bundle.is_none() || replaced.contains(&component.as_str()) {
+            let params: Vec<&ParamShape> =
+                needed.iter().filter(|param| bundle::component(&param.name) == component).collect();
+            write_component(args, &folder, &component, &params, &mut manifest)?;
+        }
+    }
+    let optional = OPTIONAL.into_iter().filter(|name| manifest.has_component(name) && !manifest.is_optional(name));
+    let optional: Vec<String> = optional.map(str::to_owned).collect();
+    manifest.optional.extend(optional);
     let path = args.to.join("manifest.json");
     let json = serde_json::to_string(&manifest).map_err(|error| Error::bad_model(error.to_string()))?;
     fs::write(&path, json).map_err(|error| cannot_write(&path, &error))?;
+    if let Some(before) = before {
+        remove_stale(&before, &manifest)?;
+    }
     for shard in &manifest.shards {
         println!("{:>12}  {}", shard.size, shard.file);
     }
     println!("{:>12}  in all", manifest.shards.iter().map(|shard| shard.size).sum::<u64>());
+    Ok(())
+}
+
+/// Copies the shards of `bundle` that `manifest` names to the folder `to`, and gives each the name that it has today.
+fn copy_shards(bundle: &Bundle, to: &Path, manifest: &mut Manifest) -> Result<()> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for (i, shard) in manifest.shards.iter_mut().enumerate() {
+        let holds = |tensor: &&bundle::StoredTensor| tensor.parts.iter().any(|part| part.shard == i);
+        let component = manifest.tensors.iter().find(holds).map_or("", bundle::StoredTensor::component);
+        let count = counts.entry(component.to_owned()).or_default();
+        let file = Shard::file_name(component, *count, &shard.sha256);
+        *count += 1;
+        let bytes = bundle.shard(shard)?;
+        let path = to.join(&file);
+        fs::write(&path, &bytes).map_err(|error| cannot_write(&path, &error))?;
+        shard.file = file;
+    }
+    Ok(())
+}
+
+/// Removes the shards that a bundle held before and nothing names any more.
+fn remove_stale(before: &Bundle, manifest: &Manifest) -> Result<()> {
+    for Shard { file, .. } in &before.manifest.shards {
+        // One that lies elsewhere may be somebody else's.
+        let beside = Path::new(file).file_name().is_some_and(|name| name == file.as_str());
+        let path = before.folder.join(file);
+        if beside && path.is_file() && manifest.shards.iter().all(|shard| shard.file != *file) {
+            fs::remove_file(&path).map_err(|error| cannot_write(&path, &error))?;
+        }
+    }
     Ok(())
 }
 
@@ -133,28 +215,25 @@ fn new_manifest(to: &Path) -> Manifest {
         name: to.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         license: String::new(),
         attribution: String::new(),
+        optional: Vec::new(),
         files: ModelFiles::default(),
         shards: Vec::new(),
         tensors: Vec::new(),
     }
 }
 
-fn component_of(param: &ParamShape) -> &str {
-    param.name.split('/').next().unwrap_or_default()
-}
-
 /// The components of `needed`, each once, in order.
 fn components(needed: &[ParamShape]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for param in needed {
-        if !names.iter().any(|name| name == component_of(param)) {
-            names.push(component_of(param).to_owned());
+        if !names.iter().any(|name| name == bundle::component(&param.name)) {
+            names.push(bundle::component(&param.name).to_owned());
         }
     }
     names
 }
 
-/// Writes the shards of one component, in place of those that the manifest has of it.
+/// Writes the shards of one component.
 fn write_component(
     args: &Args,
     folder: &Folder,
@@ -162,7 +241,6 @@ fn write_component(
     params: &[&ParamShape],
     manifest: &mut Manifest,
 ) -> Result<()> {
-    manifest.retain_components(|other| other != component);
     let first = manifest.shards.len();
     let mut writer = ShardWriter::new(component, (args.shard_mib << 20) as usize);
     let mut keep = |finished: FinishedShard| {
@@ -172,6 +250,7 @@ fn write_component(
         Ok::<(), Error>(())
     };
     let progress = Progress::new("converting");
+    let dtype = args.dtype.unwrap_or(StoredDtype::Q8);
     for (i, param) in params.iter().enumerate() {
         let stored = folder.tensors.get(&param.name).ok_or_else(|| {
             Error::bad_model(format!(
@@ -188,7 +267,7 @@ fn write_component(
                 param.shape
             )));
         }
-        for finished in writer.add(&param.name, &param.shape, stored_as(args.dtype, param), &stored.read()?)? {
+        for finished in writer.add(&param.name, &param.shape, stored_as(dtype, param), &stored.read()?)? {
             keep(finished)?;
         }
         progress.set(i + 1, params.len());
@@ -201,8 +280,4 @@ fn write_component(
     tensors.iter_mut().flat_map(|tensor| &mut tensor.parts).for_each(|part| part.shard += first);
     manifest.tensors.extend(tensors);
     Ok(())
-}
-
-fn cannot_write(path: &Path, error: &std::io::Error) -> Error {
-    Error::bad_input(format!("{} cannot be written: {error}", path.display()))
 }

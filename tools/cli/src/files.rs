@@ -13,7 +13,7 @@ use inkbloom::{
     prompt::clip_tokenizer,
     weights::{
         ModelFiles, Tensors,
-        bundle::{Loader, Manifest},
+        bundle::{self, Loader, Manifest, Shard, component},
         canonical,
         config::{config_file, parse_json},
         safetensors::{self, Entry},
@@ -24,7 +24,13 @@ use serde_json::{Value, json};
 /// A model on disk, its tensors not yet read.
 pub enum Model {
     Folder(Folder),
-    Bundle { folder: PathBuf, manifest: Manifest },
+    Bundle(Bundle),
+}
+
+/// A bundle.
+pub struct Bundle {
+    pub folder: PathBuf,
+    pub manifest: Manifest,
 }
 
 /// A diffusers folder.
@@ -44,11 +50,7 @@ impl StoredTensor {
     /// # Errors
     /// `BadModel` where the file cannot be read there, or stores an unknown number format.
     pub fn read(&self) -> Result<Vec<f32>> {
-        let mut bytes = vec![0; self.entry.end - self.entry.start];
-        let mut file = File::open(&self.file).map_err(|error| unreadable(&self.file, &error))?;
-        file.seek(SeekFrom::Start(self.entry.start as u64))
-            .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(|error| unreadable(&self.file, &error))?;
+        let bytes = read_range(&self.file, self.entry.start as u64, self.entry.end - self.entry.start)?;
         self.entry.to_f32(&bytes, &self.file.display().to_string())
     }
 }
@@ -88,8 +90,7 @@ pub fn survey(folder: &Path) -> Result<(Model, Vec<Error>)> {
     }
     let manifest = folder.join("manifest.json");
     if manifest.is_file() {
-        let manifest = Manifest::parse(&read_text(&manifest)?)?;
-        return Ok((Model::Bundle { folder: folder.to_owned(), manifest }, Vec::new()));
+        return Ok((Model::Bundle(Bundle::open(folder)?), Vec::new()));
     }
     if !folder.join("model_index.json").is_file() {
         return Err(Error::bad_model(format!(
@@ -115,6 +116,43 @@ pub fn survey(folder: &Path) -> Result<(Model, Vec<Error>)> {
         missing.extend(model.read_tokenizer(component, &folder.join(component)).err());
     }
     Ok((Model::Folder(model), missing))
+}
+
+impl Bundle {
+    /// Reads the manifest.
+    ///
+    /// # Errors
+    /// `BadModel` where there is none, or a wrong one.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let manifest = Manifest::parse(&read_text(&folder.join("manifest.json"))?)?;
+        Ok(Self { folder: folder.to_owned(), manifest })
+    }
+
+    /// One shard, whole and as the manifest promises it.
+    ///
+    /// # Errors
+    /// `BadModel` where the file cannot be read, `CorruptWeights` where it is another.
+    pub fn shard(&self, shard: &Shard) -> Result<Vec<u8>> {
+        let path = self.folder.join(&shard.file);
+        let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+        shard.check(&bytes)?;
+        Ok(bytes)
+    }
+
+    /// The values of one tensor, from shards that were checked before.
+    ///
+    /// # Errors
+    /// `BadModel` where a file cannot be read.
+    pub fn read(&self, tensor: &bundle::StoredTensor) -> Result<Vec<f32>> {
+        let (rows, cols) = tensor.matrix();
+        let mut values = Vec::with_capacity(rows * cols);
+        for part in &tensor.parts {
+            let path = self.folder.join(&self.manifest.shards[part.shard].file);
+            let length = tensor.dtype.byte_len(part.rows, cols).unwrap_or(0);
+            values.extend(tensor.dtype.decode(&read_range(&path, part.offset, length)?, part.rows, cols));
+        }
+        Ok(values)
+    }
 }
 
 impl Folder {
@@ -189,6 +227,16 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     )))
 }
 
+fn read_range(path: &Path, start: u64, length: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    let read = File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut bytes)
+    });
+    read.map_err(|error| unreadable(path, &error))?;
+    Ok(bytes)
+}
+
 fn read_header(path: &Path) -> Result<Vec<Entry>> {
     let name = path.display().to_string();
     let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
@@ -204,7 +252,7 @@ impl Model {
     pub fn files(&self) -> &ModelFiles {
         match self {
             Self::Folder(folder) => &folder.files,
-            Self::Bundle { manifest, .. } => &manifest.files,
+            Self::Bundle(bundle) => &bundle.manifest.files,
         }
     }
 
@@ -225,8 +273,11 @@ impl Model {
                 }
                 Ok((folder.files, tensors))
             }
-            Self::Bundle { folder, manifest } => {
-                manifest.check_params(&required_params(&manifest.files, tensors.device())?)?;
+            Self::Bundle(Bundle { folder, mut manifest }) => {
+                let needed = required_params(&manifest.files, tensors.device())?;
+                manifest.check_params(&needed)?;
+                // What this version knows nothing of may stay where it is.
+                manifest.retain_components(|name| needed.iter().any(|param| component(&param.name) == name));
                 let paths: Vec<PathBuf> = manifest.shards.iter().map(|shard| folder.join(&shard.file)).collect();
                 let mut loader = Loader::new(manifest, tensors);
                 for (i, path) in paths.iter().enumerate() {
@@ -250,6 +301,10 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// `BadModel` naming the file.
 pub fn read_json(path: &Path) -> Result<Value> {
     parse_json(&read_text(path)?, &path.display().to_string())
+}
+
+pub fn cannot_write(path: &Path, error: &impl std::fmt::Display) -> Error {
+    Error::bad_input(format!("{} cannot be written: {error}", path.display()))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {

@@ -8,7 +8,7 @@ use inkbloom::{
     pipeline::{memory_needs, required_params},
 };
 
-use crate::files::{self, Model};
+use crate::files::{self, Bundle, Model};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
                 );
             }
         }
-        Model::Bundle { manifest, .. } => {
+        Model::Bundle(Bundle { manifest, .. }) => {
             for tensor in &manifest.tensors {
                 let (rows, cols) = tensor.matrix();
                 let bytes = tensor.dtype.byte_len(rows, cols).unwrap_or(0);
@@ -59,8 +59,12 @@ pub fn run(args: &Args) -> Result<()> {
         let class = index[*name][1].as_str().unwrap_or("?");
         let bytes: Vec<String> =
             component.bytes.iter().map(|(dtype, bytes)| format!("{dtype} {}", mib(*bytes as u64))).collect();
+        let optional = match &model {
+            Model::Bundle(bundle) if bundle.manifest.is_optional(name) => ", fetched when it is asked for",
+            _ => "",
+        };
         println!(
-            "  {name:14} {class:28} {:>8.2} M parameters  {}",
+            "  {name:14} {class:28} {:>8.2} M parameters  {}{optional}",
             component.parameters as f64 / 1e6,
             bytes.join(", ")
         );
@@ -90,7 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     );
     let stored = |name: &str| match &model {
         Model::Folder(folder) => folder.tensors.contains_key(name),
-        Model::Bundle { manifest, .. } => manifest.tensors.iter().any(|tensor| tensor.name == name),
+        Model::Bundle(Bundle { manifest, .. }) => manifest.tensors.iter().any(|tensor| tensor.name == name),
     };
     let missing: Vec<&str> = needed.iter().map(|param| param.name.as_str()).filter(|name| !stored(name)).collect();
     match missing.as_slice() {

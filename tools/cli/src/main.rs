@@ -1,6 +1,7 @@
 //! `inkbloom`: generate pictures, convert models to bundles, look into them.
 
 mod convert;
+mod diffusers;
 mod dump;
 mod files;
 mod generate;
@@ -23,7 +24,7 @@ struct Cli {
 enum Command {
     /// Draw a picture
     Generate(generate::Args),
-    /// Write a diffusers folder as a bundle for the web
+    /// Write a diffusers folder as a bundle for the web, or a bundle as a diffusers folder for Python
     Convert(convert::Args),
     /// Say what a model is made of
     Inspect(inspect::Args),

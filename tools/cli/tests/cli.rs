@@ -43,6 +43,19 @@ impl Drop for Scratch {
     }
 }
 
+/// The first shard of a component, whatever it holds.
+fn shard(bundle: &str, component: &str) -> PathBuf {
+    let is_it = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{component}-000-"));
+    fs::read_dir(bundle).unwrap().map(|entry| entry.unwrap().path()).find(is_it).unwrap()
+}
+
+/// Runs what must succeed.
+#[track_caller]
+fn done(args: &[&str]) {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -124,8 +137,8 @@ fn a_converted_bundle_draws_and_its_text_encoder_can_come_later() {
     let picture = fs::read(&out).unwrap();
 
     // The shards of the text encoder alone, made anew: the same bytes, the same manifest.
-    fs::remove_file(scratch.path("bundle/text_encoder-000.bin")).unwrap();
-    refused(&generate, 1, &["text_encoder-000.bin", "cannot be read"]);
+    fs::remove_file(shard(&bundle, "text_encoder")).unwrap();
+    refused(&generate, 1, &["text_encoder-000-", "cannot be read"]);
     let encoder = scratch.0.join("encoder");
     copy(&from.join("text_encoder"), &encoder);
     fs::copy(from.join("tokenizer/tokenizer.json"), encoder.join("tokenizer.json")).unwrap();
@@ -138,10 +151,11 @@ fn a_converted_bundle_draws_and_its_text_encoder_can_come_later() {
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(stdout.contains("InkbloomPipeline") && stdout.contains("q8") && stdout.contains("complete"), "{stdout}");
 
-    let mut bytes = fs::read(scratch.path("bundle/vae-000.bin")).unwrap();
+    let vae = shard(&bundle, "vae");
+    let mut bytes = fs::read(&vae).unwrap();
     bytes[5] ^= 4;
-    fs::write(scratch.path("bundle/vae-000.bin"), bytes).unwrap();
-    refused(&generate, 1, &["vae-000.bin", "SHA-256"]);
+    fs::write(&vae, bytes).unwrap();
+    refused(&generate, 1, &["vae-000-", "SHA-256"]);
 }
 
 #[test]
@@ -156,7 +170,13 @@ fn little_memory_and_a_preview_decoder_change_where_things_are() {
     let convert = ["convert", "--from", text(&model), "--preview-decoder", &decoder, "--to", &bundle, "--dtype", "f32"];
     assert!(run(&convert).status.success());
     let inspect = String::from_utf8(run(&["inspect", &bundle]).stdout).unwrap();
-    for words in ["preview_vae    AutoencoderTiny", "of weights in f32", "more to draw", "complete"] {
+    for words in [
+        "preview_vae    AutoencoderTiny",
+        "fetched when it is asked for",
+        "of weights in f32",
+        "more to draw",
+        "complete",
+    ] {
         assert!(inspect.contains(words), "{inspect}");
     }
     let draw = |memory: &[&str]| {
@@ -311,4 +331,94 @@ fn an_old_folder_draws() {
     // As Stable Diffusion 2 has it.
     fs::write(model.join("tokenizer/special_tokens_map.json"), r#"{"pad_token": "!"}"#).unwrap();
     assert_ne!(new, draw("padded.png"));
+}
+
+/// What `model` draws.
+#[track_caller]
+fn drawn(scratch: &Scratch, model: &str, more: &[&str]) -> Vec<u8> {
+    let out = scratch.path("drawn.png");
+    let base = ["generate", "--model", model, "--prompt", "A red apple", "--seed", "7", "--steps", "2", "--out", &out];
+    done(&[&base[..], more].concat());
+    fs::read(&out).unwrap()
+}
+
+/// Every family, from a bundle of each stored format: the numbers are the bundle's own, as f32.
+#[test]
+fn a_bundle_goes_back_to_a_folder_that_draws_the_same_bytes() {
+    for (name, dtype, more) in [
+        ("sticker_kl_wide", "q8", &[][..]),
+        ("sticker_enlarged", "f16", &[]),
+        ("sd15_preview", "q8", &["--size", "32x32"]),
+        ("sd21_v_prediction", "q4", &["--size", "32x32"]),
+        ("sdxl_text", "f16", &["--size", "32x32"]),
+        ("pixart_sigma", "q8", &["--size", "48x32"]),
+    ] {
+        let scratch = Scratch::new(&format!("back-{name}"));
+        let (bundle, folder, again) = (scratch.path("bundle"), scratch.path("folder"), scratch.path("again"));
+        done(&["convert", "--from", text(&fixture(name)), "--to", &bundle, "--dtype", dtype, "--license", "MIT"]);
+        done(&["convert", "--from", &bundle, "--to", &folder, "--format", "diffusers"]);
+        let picture = drawn(&scratch, &bundle, more);
+        assert_eq!(picture, drawn(&scratch, &folder, more), "{name}");
+        assert_eq!(fs::read_to_string(scratch.path("folder/ATTRIBUTION.md")).unwrap(), "MIT\n");
+        // And to a bundle once more.
+        done(&["convert", "--from", &folder, "--to", &again, "--dtype", "f32"]);
+        assert_eq!(picture, drawn(&scratch, &again, more), "{name}");
+    }
+    let scratch = Scratch::new("back");
+    let (bundle, folder) = (scratch.path("bundle"), scratch.path("folder"));
+    done(&["convert", "--from", text(&fixture("sticker_straight")), "--to", &bundle, "--dtype", "f16"]);
+    let back = ["convert", "--from", &bundle, "--to", &folder, "--format", "diffusers"];
+    // What is stored as f16 loses nothing in f16, and takes half the room.
+    done(&back);
+    let picture = drawn(&scratch, &folder, &[]);
+    let size = || fs::metadata(scratch.path("folder/vae/diffusion_pytorch_model.safetensors")).unwrap().len();
+    let f32_size = size();
+    done(&[&back[..], &["--dtype", "f16"]].concat());
+    assert_eq!(picture, drawn(&scratch, &folder, &[]));
+    assert!(size() < f32_size * 6 / 10);
+
+    refused(&[&back[..], &["--dtype", "q8"]].concat(), 1, &["q8", "f32 or f16"]);
+    refused(&["convert", "--from", &folder, "--to", &bundle, "--format", "diffusers"], 1, &["--from", "bundle"]);
+    refused(&["convert", "--from", &bundle, "--to", &bundle, "--format", "diffusers"], 1, &["is a bundle", "--to"]);
+    refused(&["convert", "--from", &bundle, "--to", &folder, "--format", "zip"], 2, &["zip"]);
+    let manifest = scratch.path("bundle/manifest.json");
+    let outside = fs::read_to_string(&manifest).unwrap().replace("\"scheduler\":{", "\"../../outside\":{");
+    fs::write(&manifest, outside).unwrap();
+    refused(&back, 1, &["../../outside", "no name of a component"]);
+    fs::remove_file(shard(&bundle, "vae")).unwrap();
+    refused(&back, 1, &["vae-000-", "cannot be read"]);
+}
+
+/// A bundle of version 1, as it was written.
+#[test]
+fn an_old_bundle_is_brought_up_to_date_in_place() {
+    let scratch = Scratch::new("old-bundle");
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bundle_v1");
+    let (bundle, other) = (scratch.path("bundle"), scratch.path("other"));
+    copy(&old, Path::new(&bundle));
+    let picture = fs::read(old.join("seed-7.png")).unwrap();
+    let draw = |model: &str| {
+        let out = scratch.path("drawn.png");
+        done(&["generate", "--model", model, "--prompt", "a red apple", "--seed", "7", "--steps", "2", "--out", &out]);
+        fs::read(&out).unwrap()
+    };
+    assert_eq!(draw(&bundle), picture);
+    refused(&["convert", "--from", &bundle, "--to", &other, "--dtype", "q4"], 1, &["stay as they are", "--dtype"]);
+
+    done(&["convert", "--from", &bundle, "--to", &other, "--name", "renamed"]);
+    done(&["convert", "--from", &bundle, "--to", &bundle]);
+    let manifest = fs::read_to_string(scratch.path("bundle/manifest.json")).unwrap();
+    assert!(manifest.contains("\"version\":2") && !manifest.contains("vae-000.bin"));
+    for model in [&bundle, &other] {
+        assert_eq!(draw(model), picture);
+        let shards = fs::read_dir(model).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut shards: Vec<String> = shards.filter(|name| name.ends_with(".bin")).collect();
+        shards.sort();
+        // The old names are gone, the bytes are not.
+        assert_eq!(shards, ["text_encoder-000-b27d9b81.bin", "transformer-000-62d340b6.bin", "vae-000-a6f57996.bin"]);
+    }
+    // Once more changes nothing.
+    done(&["convert", "--from", &bundle, "--to", &bundle]);
+    assert_eq!(fs::read_to_string(scratch.path("bundle/manifest.json")).unwrap(), manifest);
+    assert!(fs::read_to_string(scratch.path("other/manifest.json")).unwrap().contains("\"renamed\""));
 }

@@ -369,7 +369,7 @@ def record(
     return tensors | dict(image=decoded)
 
 
-def classic(folder: Path, build, request: dict, encode_noise: bool = False, preview=None) -> None:
+def recorded_run(folder: Path, build, request: dict, encode_noise: bool = False, preview=None) -> None:
     gen = generator(folder.name)
     clean(folder)
     pipe = build()
@@ -430,6 +430,6 @@ def defaults(path: Path) -> None:
 
 
 def cases() -> dict:
-    return {f"pipeline/{name}": partial(classic, **case) for name, case in CASES.items()} | {
+    return {f"pipeline/{name}": partial(recorded_run, **case) for name, case in CASES.items()} | {
         "pipeline/defaults": defaults
     }
