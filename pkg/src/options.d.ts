@@ -25,6 +25,16 @@ steps?: number,
  */
 guidance?: number, 
 /**
+ * Of models that are but told the guidance, as Flux is: by how much the negative prompt steers, above 1 (diffusers'
+ * true_cfg_scale) [default: 1, which leaves it unused]
+ */
+trueGuidance?: number, 
+/**
+ * Skip-layer guidance of Stable Diffusion 3: push away from what is drawn without these layers, counted from 0 (7,8,9
+ * for 3.5 medium)
+ */
+skipLayers?: Array<number>, 
+/**
  * In pixels; with a picture to start from, its size [default: the model's]
  */
 width?: number, 

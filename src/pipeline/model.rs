@@ -10,7 +10,7 @@ use super::{
     text::{Encoded, TextStage, released},
 };
 use crate::{
-    Error, Result,
+    Result,
     autoencoder::{Autoencoder, AutoencoderShape},
     denoise::schedule::{self, Scheduler},
     pixels::Alpha,

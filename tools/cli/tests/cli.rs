@@ -245,8 +245,8 @@ fn bad_models_are_named() {
         move |path: PathBuf| fs::write(path, before).unwrap()
     };
     let index = model.join("model_index.json");
-    let undo = edit("model_index.json", &|text| text.replace("InkbloomPipeline", "FluxPipeline").into_bytes());
-    generate(text(&model), &["_class_name", "FluxPipeline", "InkbloomPipeline"]);
+    let undo = edit("model_index.json", &|text| text.replace("InkbloomPipeline", "WanPipeline").into_bytes());
+    generate(text(&model), &["_class_name", "WanPipeline", "InkbloomPipeline"]);
     undo(index.clone());
     let undo = edit("model_index.json", &|_| b"{".to_vec());
     generate(text(&model), &["model_index.json", "not valid JSON"]);
