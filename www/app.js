@@ -110,8 +110,9 @@ async function draw(wanted = 1) {
   prompt.rest();
   stage.reveal();
   saveDraft();
+  readPrompt();
   try {
-    const [ink, read] = await orAborted(Promise.all([engine.load(), readPrompt()]), signal);
+    const [ink, read] = await orAborted(Promise.all([engine.load(), reader.text(typed)]), signal);
     const recipe = { prompt: typed, style: styles.chosen, settings: settings.recipe };
     const words = withStyle(recipe.style, read);
     progress.reading();
@@ -156,9 +157,9 @@ function orAborted(work, signal) {
 
 /** Says what the model makes of the prompt. */
 async function readPrompt() {
-  const { text, notes } = await reader.read(prompt.text);
-  messages.hint(notes);
-  return text;
+  const { text } = prompt;
+  const notes = await reader.notes(text);
+  if (text === prompt.text) messages.hint(notes);
 }
 
 /** The picture to start from has the size that is drawn. */

@@ -1,13 +1,15 @@
 import { hasEmoji, nameEmoji, strangeWords } from './words.js';
 
-/**
- * What the model will read, and what its asker should know about that.
- *
- * @typedef {{ text: string, notes: string[] }} Reading
- */
-
 /** @param {string[]} words */
 const quoted = (words) => words.map((word) => `“${word}”`).join(', ');
+
+/** @param {string} typed */
+async function named(typed) {
+  const text = typed.trim();
+  // Most prompts have no emoji: the names are fetched when one does.
+  const names = hasEmoji(text) ? await import('./emoji-names.js').then(({ NAMES }) => NAMES, () => ({})) : {};
+  return nameEmoji(text, names);
+}
 
 /** Reads prompts for one model. */
 export class Reader {
@@ -21,25 +23,29 @@ export class Reader {
   }
 
   /**
+   * What the model is given: names in place of emoji.
+   *
    * @param {string} typed
-   * @returns {Promise<Reading>}
    */
-  async read(typed) {
-    let text = typed.trim();
-    const notes = [];
-    if (hasEmoji(text)) {
-      // Most prompts have none: the names are fetched when one does.
-      const names = await import('./emoji-names.js').then(({ NAMES }) => NAMES, () => ({}));
-      const { text: read, named, unknown } = nameEmoji(text, names);
-      text = read;
-      if (named.size > 0) notes.push(`Emoji are read by name: ${[...named].map(([emoji, name]) => `${emoji} “${name}”`).join(', ')}.`);
-      if (unknown.length > 0) notes.push(`${unknown.join(' ')} has no name here and is left out.`);
-    }
+  async text(typed) {
+    return (await named(typed)).text;
+  }
+
+  /**
+   * What its asker should know about that, in sentences.
+   *
+   * @param {string} typed
+   */
+  async notes(typed) {
+    const { text, named: names, unknown: nameless } = await named(typed);
     const { foreign, unknown } = strangeWords(text, text === '' ? undefined : await this.#words());
+    const notes = [];
+    if (names.size > 0) notes.push(`Emoji are read by name: ${[...names].map(([emoji, name]) => `${emoji} “${name}”`).join(', ')}.`);
+    if (nameless.length > 0) notes.push(`${nameless.join(' ')} has no name here and is left out.`);
     if (foreign.length > 0) notes.push(`The model reads English only; ${quoted(foreign)} tells it nothing.`);
     if (unknown.length > 0) notes.push(`The model never met ${quoted(unknown)} and has to guess.`);
     if (text !== '' && !/\p{L}/u.test(text)) notes.push('There is no word in this that the model could draw.');
-    return { text, notes };
+    return notes;
   }
 
   #words() {

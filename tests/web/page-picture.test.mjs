@@ -5,10 +5,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { launch } from './support/browser.js';
 import { fixturesFolder } from './support/bundles.js';
 import { startLab } from './support/lab.js';
-
-/** Two shared cores draw the default model in well under a minute; a hang is longer. */
-const PATIENCE = { timeout: 240_000 };
-const TINY = 'model=/bundles/sticker_tiny/&device=cpu';
+import { TINY, bytesOf, draw, openPage } from './support/page.js';
 
 /** @type {import('./support/site.js').Site} */
 let site;
@@ -26,27 +23,9 @@ after(async () => {
   await site?.goOffline();
 });
 beforeEach(async () => {
-  page = await (await browser.newContext()).newPage();
-  page.on('pageerror', (error) => assert.fail(`the page threw: ${error.message}`));
+  page = await openPage(browser);
 });
 afterEach(() => page.context().close());
-
-/** @param {string} prompt */
-async function draw(prompt) {
-  const before = await page.locator('#stickers li').count();
-  await page.getByLabel('What shall I draw?').fill(prompt);
-  await page.keyboard.press('Enter');
-  await page.locator('#stickers li').nth(before).waitFor(PATIENCE);
-  await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
-}
-
-/** The bytes of a canvas. @param {string} id */
-function bytes(id) {
-  return page.evaluate((id) => {
-    const canvas = /** @type {HTMLCanvasElement} */ (document.getElementById(id));
-    return Array.from(/** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d')).getImageData(0, 0, canvas.width, canvas.height).data);
-  }, id);
-}
 
 /**
  * Mean difference of two square pictures within columns, in bytes, colours weighted by alpha.
@@ -71,10 +50,10 @@ function difference(one, other, within) {
 describe('starting from a picture', () => {
   it('changes what is painted over and leaves the rest', async (test) => {
     await page.goto(`${site.url}?device=cpu&steps=6&seed=7`);
-    await draw('a red apple');
-    const apple = await bytes('canvas');
+    await draw(page, 'a red apple');
+    const apple = await bytesOf(page, '#canvas');
     await page.getByRole('button', { name: 'Change this' }).click();
-    assert.deepEqual(await bytes('start-canvas'), apple);
+    assert.deepEqual(await bytesOf(page, '#start-canvas'), apple);
 
     const layer = page.locator('#start-mark');
     const box = await layer.boundingBox();
@@ -87,8 +66,8 @@ describe('starting from a picture', () => {
     assert.match(await page.locator('#strength-words').innerText(), /of what is marked$/);
     await page.getByLabel('How much may change').fill('100');
     await page.getByLabel('Seed', { exact: true }).fill('8');
-    await draw('a blue butterfly');
-    const changed = await bytes('canvas');
+    await draw(page, 'a blue butterfly');
+    const changed = await bytesOf(page, '#canvas');
     const [painted, left] = [difference(apple, changed, (x) => x < 0.3), difference(apple, changed, (x) => x > 0.6)];
     test.diagnostic(`painted part ${painted.toFixed(1)}, the rest ${left.toFixed(1)} of 255`);
     assert.ok(painted > 4, `the painted part differs by ${painted}`);
@@ -103,22 +82,22 @@ describe('starting from a picture', () => {
   });
 
   it('takes a file of any shape whole, and says what it did', async () => {
-    await page.goto(`${site.url}?${TINY}`);
-    await draw('a heart');
-    const plain = await bytes('canvas');
+    await page.goto(`${site.url}${TINY}`);
+    await draw(page, 'a heart');
+    const plain = await bytesOf(page, '#canvas');
     await page.getByText('Start from a picture').click();
     await page.locator('#start-file').setInputFiles(path.join(fixturesFolder(), 'sd15_img2img', 'init.png'));
     await page.getByText(/^Your picture \(\d+ × \d+\) was fitted into 32 × 32\.$/).waitFor();
-    const before = await bytes('start-canvas');
+    const before = await bytesOf(page, '#start-canvas');
     assert.ok(before.some((value) => value > 0));
     await page.getByLabel('How much may change').fill('50');
     await page.getByLabel('Seed', { exact: true }).fill(await page.getByLabel('Seed', { exact: true }).inputValue());
-    await draw('a heart');
-    assert.notDeepEqual(await bytes('canvas'), plain, 'the picture made no difference');
+    await draw(page, 'a heart');
+    assert.notDeepEqual(await bytesOf(page, '#canvas'), plain, 'the picture made no difference');
   });
 
   it('says in words that a file is no picture', async () => {
-    await page.goto(`${site.url}?${TINY}`);
+    await page.goto(`${site.url}${TINY}`);
     await page.getByText('Start from a picture').click();
     await page.locator('#start-file').setInputFiles({ name: 'notes.txt', mimeType: 'text/plain', buffer: Buffer.from('not a picture') });
     await page.getByText('“notes.txt” is no picture that this browser can open. Try a PNG or JPEG file.').waitFor();
