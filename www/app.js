@@ -97,8 +97,8 @@ async function draw(wanted = 1) {
   messages.clear();
   const typed = prompt.text.trim();
   const begun = start.options();
-  // What is repainted may be left to the picture around it.
-  if (typed === '' && !('mask' in begun)) {
+  // Where a picture is drawn on from, it may say all.
+  if (typed === '' && !('init' in begun)) {
     messages.answer('Type a few words first, for example “a red apple”.');
     prompt.focus();
     return;

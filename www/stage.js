@@ -4,6 +4,9 @@ import { fileName } from './words.js';
 
 /** @typedef {import('./sticker.js').Sticker} Sticker */
 
+/** The style sheet's narrow layout. */
+const ONE_COLUMN = '(max-width: 53.99rem)';
+
 /** Where a picture is seen while it is drawn and after, with what can be done with it. */
 export class Stage {
   #sheet = byId('sheet', HTMLDivElement);
@@ -49,9 +52,10 @@ export class Stage {
     }));
   }
 
-  /** Brings the picture into view, all of it, if it is not. */
+  /** Brings the picture into view, all of it; where the box stands below it, as much of that as there is room for. */
   reveal() {
-    reveal(this.#sheet);
+    if (matchMedia(ONE_COLUMN).matches) this.#sheet.scrollIntoView({ block: 'start' });
+    else reveal(this.#sheet);
   }
 
   /**
