@@ -45,6 +45,8 @@ const engine = new Engine({ model: MODEL, device: () => settings.device, after: 
 
 /** What is being drawn. @type {AbortController | undefined} */
 let drawing;
+/** Settled when nothing is being drawn. @type {Promise<void>} */
+let drawn = Promise.resolve();
 let askedToPersist = false;
 
 // --- Loading ---------------------------------------------------------------------------------------------------
@@ -92,8 +94,12 @@ function drawAnew() {
 }
 
 /** @param {number} [wanted] which picture to show, from 1 */
-async function draw(wanted = 1) {
-  if (drawing) return;
+function draw(wanted = 1) {
+  if (!drawing) drawn = drawNow(wanted);
+}
+
+/** @param {number} wanted */
+async function drawNow(wanted) {
   messages.clear();
   const typed = prompt.text.trim();
   const begun = start.options();
@@ -201,8 +207,10 @@ byId('stop', HTMLButtonElement).addEventListener('click', () => {
   if (engine.loading) engine.stop();
   else drawing?.abort();
 });
-addEventListener('hashchange', () => {
+// A link that is pasted into the open page does not load it again.
+addEventListener('hashchange', async () => {
   drawing?.abort();
+  await drawn;
   openLink();
 });
 

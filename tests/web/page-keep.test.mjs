@@ -30,6 +30,8 @@ afterEach(async () => {
 
 /** Names of the pictures of the sheet, newest first. */
 const names = () => page.locator('#stickers .pick').evaluateAll((all) => all.map((one) => one.getAttribute('aria-label')));
+/** A pause in typing, and time for the disk: leaving the page at once may lose what came last. */
+const kept = () => page.waitForTimeout(1500);
 const box = () => page.getByLabel('What shall I draw?');
 
 describe('loading the page again', () => {
@@ -41,7 +43,7 @@ describe('loading the page again', () => {
     const [before, apple] = [await names(), await bytesOf(page, '#canvas')];
     assert.equal(before.length, 2);
     await box().fill('half a thou');
-    await page.waitForTimeout(700);
+    await kept();
     await page.reload();
     await page.locator('#stickers li').nth(1).waitFor();
     assert.deepEqual(await names(), before);
@@ -57,7 +59,7 @@ describe('loading the page again', () => {
   it('does not overwrite what is typed meanwhile', async () => {
     await page.goto(`${site.url}${TINY}`);
     await box().fill('a heart');
-    await page.waitForTimeout(700);
+    await kept();
     await page.addInitScript(() => document.addEventListener('DOMContentLoaded', () => {
       /** @type {HTMLTextAreaElement} */ (document.getElementById('prompt')).value = 'something else';
     }));
@@ -70,7 +72,7 @@ describe('loading the page again', () => {
     await page.goto(`${site.url}${TINY}`);
     for (const prompt of ['one', 'two', 'three', 'four']) await draw(page, prompt);
     await page.getByRole('button', { name: /^Remove .*two, seed/ }).click();
-    // A second later, as if by a slow hand: it was removed from the store, too.
+    await kept();
     assert.equal(await page.locator('#stickers li').count(), 3);
     await page.reload();
     await page.locator('#stickers li').nth(2).waitFor();
@@ -80,6 +82,7 @@ describe('loading the page again', () => {
     assert.equal(await page.locator('#stickers li').count(), 3, 'one press was enough');
     await page.getByRole('button', { name: 'Really remove all 3?' }).click();
     assert.equal(await page.locator('#stickers li').count(), 0);
+    await kept();
     await page.reload();
     await page.getByText('Ready.').waitFor(PATIENCE);
     assert.equal(await page.locator('#stickers li').count(), 0);
@@ -135,10 +138,14 @@ describe('an address', () => {
   it('that is pasted into an open page is drawn, too', async () => {
     await page.goto(`${site.url}${TINY}`);
     await draw(page, 'a heart');
-    await page.evaluate(() => { location.hash = 'prompt=a+lemon&seed=5&style='; });
+    await page.evaluate(() => { location.hash = 'prompt=a+lemon&seed=5&style=&steps=100'; });
+    await page.getByText(/^Drawing: step \d+ of 100$/).waitFor(PATIENCE);
+    // Also while another is drawn.
+    await page.evaluate(() => { location.hash = 'prompt=a+pear&seed=6&style=&steps=2'; });
     await page.locator('#stickers li').nth(1).waitFor(PATIENCE);
     await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
-    assert.match(await page.locator('#caption').innerText(), /^a lemon seed 5$/);
+    assert.match(await page.locator('#caption').innerText(), /^a pear seed 6$/);
+    assert.equal(await page.locator('#stickers li').count(), 2);
   });
 
   it('is let go of when something else is drawn', async () => {
@@ -146,6 +153,7 @@ describe('an address', () => {
     await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
     await draw(page, 'a lemon');
     assert.equal(new URL(page.url()).hash, '');
+    await kept();
     await page.reload();
     await page.locator('#stickers li').nth(1).waitFor();
     assert.equal(await box().inputValue(), 'a lemon');
