@@ -1,31 +1,12 @@
 // What the page keeps from visit to visit, and what its addresses carry.
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
-import { launch } from './support/browser.js';
-import { startLab } from './support/lab.js';
-import { PATIENCE, TINY, ask, bytesOf, draw, openPage, setAdvanced } from './support/page.js';
+import { beforeEach, describe, it } from 'node:test';
+import { PATIENCE, TINY, ask, bytesOf, draw, openPage, setAdvanced, usePage } from './support/page.js';
 
-/** @type {import('./support/site.js').Site} */
-let site;
-/** @type {import('playwright-core').Browser} */
-let browser;
-/** @type {import('playwright-core').Page} */
-let page;
-
-before(async () => {
-  site = await startLab();
-  browser = await launch();
-});
-after(async () => {
-  await browser?.close();
-  await site?.goOffline();
-});
-beforeEach(async () => {
-  page = await openPage(browser);
-});
-afterEach(async () => {
-  site.asked = [];
-  await page.context().close();
+const lab = usePage();
+let { site, browser, page } = lab;
+beforeEach(() => {
+  ({ site, browser, page } = lab);
 });
 
 /** Names of the pictures of the sheet, newest first. */

@@ -1,31 +1,15 @@
 // Starting from a picture, as a person would: with the default model, on the CPU.
 import assert from 'node:assert/strict';
 import path from 'node:path';
-import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
-import { launch } from './support/browser.js';
+import { beforeEach, describe, it } from 'node:test';
 import { fixturesFolder } from './support/bundles.js';
-import { startLab } from './support/lab.js';
-import { TINY, bytesOf, draw, openPage } from './support/page.js';
+import { TINY, bytesOf, draw, usePage } from './support/page.js';
 
-/** @type {import('./support/site.js').Site} */
-let site;
-/** @type {import('playwright-core').Browser} */
-let browser;
-/** @type {import('playwright-core').Page} */
-let page;
-
-before(async () => {
-  site = await startLab();
-  browser = await launch();
+const lab = usePage();
+let { site, page } = lab;
+beforeEach(() => {
+  ({ site, page } = lab);
 });
-after(async () => {
-  await browser?.close();
-  await site?.goOffline();
-});
-beforeEach(async () => {
-  page = await openPage(browser);
-});
-afterEach(() => page.context().close());
 
 /**
  * Mean difference of two square pictures within columns, in bytes, colours weighted by alpha.

@@ -4,37 +4,17 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { get } from 'node:http';
 import path from 'node:path';
-import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { beforeEach, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { TARGET as IDB, bundleIdb } from '../../tools/page/idb.mjs';
-import { launch } from './support/browser.js';
-import { startLab } from './support/lab.js';
-import { PATIENCE, TINY, ask, draw, openPage } from './support/page.js';
+import { PATIENCE, TINY, ask, draw, openPage, usePage } from './support/page.js';
 
 const WWW = fileURLToPath(new URL('../../www/', import.meta.url));
 
-/** @type {import('./support/site.js').Site} */
-let site;
-/** @type {import('playwright-core').Browser} */
-let browser;
-/** @type {import('playwright-core').Page} */
-let page;
-
-before(async () => {
-  site = await startLab();
-  browser = await launch();
-});
-after(async () => {
-  await browser?.close();
-  await site?.goOffline();
-});
-beforeEach(async () => {
-  page = await openPage(browser);
-});
-afterEach(async () => {
-  site.meddle = undefined;
-  site.asked = [];
-  await page.context().close();
+const lab = usePage();
+let { site, browser, page } = lab;
+beforeEach(() => {
+  ({ site, browser, page } = lab);
 });
 
 /** Keeps requests whose path ends so from being answered, until the answer is called. @param {string} ending */

@@ -1,34 +1,14 @@
 // What is in sight, and what what is in sight belongs to.
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
-import { launch } from './support/browser.js';
-import { startLab } from './support/lab.js';
-import { PATIENCE, TINY, ask, bytesOf, draw, openPage, setAdvanced, shareInView } from './support/page.js';
-
-/** @type {import('./support/site.js').Site} */
-let site;
-/** @type {import('playwright-core').Browser} */
-let browser;
-/** @type {import('playwright-core').Page} */
-let page;
-
-before(async () => {
-  site = await startLab();
-  browser = await launch();
-});
-after(async () => {
-  await browser?.close();
-  await site?.goOffline();
-});
-afterEach(async () => {
-  site.meddle = undefined;
-  await page.context().close();
-});
+import { beforeEach, describe, it } from 'node:test';
+import { PATIENCE, TINY, ask, bytesOf, draw, openPage, setAdvanced, shareInView, usePage } from './support/page.js';
 
 for (const height of [844, 508]) {
   describe(`on a phone of 390 x ${height}`, () => {
-    beforeEach(async () => {
-      page = await openPage(browser, { viewport: { width: 390, height }, hasTouch: true, isMobile: true });
+    const lab = usePage({ viewport: { width: 390, height }, hasTouch: true, isMobile: true });
+    let { site, page } = lab;
+    beforeEach(() => {
+      ({ site, page } = lab);
     });
 
     /** @param {string} selector */
@@ -95,8 +75,10 @@ for (const height of [844, 508]) {
 }
 
 describe('on a desk', () => {
-  beforeEach(async () => {
-    page = await openPage(browser, { viewport: { width: 1200, height: 700 } });
+  const lab = usePage({ viewport: { width: 1200, height: 700 } });
+  let { site, browser, page } = lab;
+  beforeEach(() => {
+    ({ site, browser, page } = lab);
   });
 
   it('shows what is wrong with the chosen device', async () => {

@@ -1,13 +1,11 @@
 // What becomes of the words of a prompt before the model gets them, and what is said about them.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { after, afterEach, before, describe, it } from 'node:test';
+import { beforeEach, describe, it } from 'node:test';
 import { NAMES } from '../../www/emoji-names.js';
 import { IDEAS } from '../../www/ideas.js';
 import { hasEmoji, nameEmoji, strangeWords } from '../../www/words.js';
-import { launch } from './support/browser.js';
-import { startLab } from './support/lab.js';
-import { PATIENCE, TINY, draw, openPage } from './support/page.js';
+import { PATIENCE, TINY, draw, usePage } from './support/page.js';
 
 const WORDS = new Set(readFileSync(new URL('../../www/models/sticker/words.txt', import.meta.url), 'utf8').split(/\s+/));
 
@@ -71,27 +69,17 @@ describe('words', () => {
 });
 
 describe('the page', () => {
-  /** @type {import('./support/site.js').Site} */
-  let site;
-  /** @type {import('playwright-core').Browser} */
-  let browser;
-  /** @type {import('playwright-core').Page} */
-  let page;
-  before(async () => {
-    site = await startLab();
-    site.files.set('/bundles/sticker_tiny/words.txt', [...WORDS].join('\n'));
-    browser = await launch();
-    page = await openPage(browser);
-    await page.goto(`${site.url}${TINY}`);
+  const lab = usePage();
+  let { site, page } = lab;
+  beforeEach(() => {
+    ({ site, page } = lab);
   });
-  after(async () => {
-    await page?.context().close();
-    await browser?.close();
-    await site?.goOffline();
+  beforeEach(async () => {
+    site.files.set('/bundles/sticker_tiny/words.txt', [...WORDS].join('\n'));
+    await page.goto(`${site.url}${TINY}`);
   });
   const hint = () => page.locator('#hint');
   const box = () => page.getByLabel('What shall I draw?');
-  afterEach(() => box().fill(''));
 
   it('draws an emoji by its name, says so, and saves it under it', async () => {
     await draw(page, '🍎');

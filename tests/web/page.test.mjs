@@ -1,37 +1,18 @@
 // The page, driven as a person would. The default model is drawn with once, on the CPU; the rest uses a tiny one.
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
-import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { beforeEach, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { launch } from './support/browser.js';
-import { startLab } from './support/lab.js';
-import { PATIENCE, TINY, draw, openPage } from './support/page.js';
+import { PATIENCE, TINY, draw, usePage } from './support/page.js';
 import { longestTask } from './support/trace.js';
 
 const DEFAULT_MODEL = fileURLToPath(new URL('../../www/models/sticker/manifest.json', import.meta.url));
 
-/** @type {import('./support/site.js').Site} */
-let site;
-/** @type {import('playwright-core').Browser} */
-let browser;
-/** @type {import('playwright-core').BrowserContext} */
-let context;
-/** @type {import('playwright-core').Page} */
-let page;
-
-before(async () => {
-  site = await startLab();
-  browser = await launch();
+const lab = usePage();
+let { site, browser, page } = lab;
+beforeEach(() => {
+  ({ site, browser, page } = lab);
 });
-after(async () => {
-  await browser?.close();
-  await site?.goOffline();
-});
-beforeEach(async () => {
-  page = await openPage(browser);
-  context = page.context();
-});
-afterEach(() => context.close());
 
 /** Runs in the page: keeps in `window.said` all that the visible progress line says, some of it too briefly to wait for. */
 function noteProgress() {
@@ -189,7 +170,7 @@ describe('the page', () => {
 
   it('says when the model cannot be stored', async () => {
     await page.goto(`${site.url}lab.html`);
-    const session = await context.newCDPSession(page);
+    const session = await page.context().newCDPSession(page);
     await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(site.url).origin, quotaSize: 20_000 });
     await page.goto(`${site.url}${TINY}`);
     await draw(page, 'a heart');

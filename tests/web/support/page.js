@@ -1,5 +1,7 @@
 // The page, driven as a person would.
 import assert from 'node:assert/strict';
+import { beforeEach } from 'node:test';
+import { useLab } from './lab.js';
 
 /** @typedef {import('playwright-core').Page} Page */
 
@@ -9,17 +11,34 @@ export const TINY = '?model=/bundles/sticker_tiny/&device=cpu';
 /** Two shared cores draw the default model in well under a minute; a hang is longer. */
 export const PATIENCE = { timeout: 240_000 };
 
+const PERMISSIONS = ['clipboard-read', 'clipboard-write'];
+
+/** @param {Page} page */
+function watch(page) {
+  page.on('pageerror', (error) => assert.fail(`the page threw: ${error.message}`));
+}
+
 /**
- * A page with storage of its own.
+ * Another visitor, with storage of their own.
  *
  * @param {import('playwright-core').Browser} browser
  * @param {import('playwright-core').BrowserContextOptions} [options]
  */
 export async function openPage(browser, options) {
-  const context = await browser.newContext({ permissions: ['clipboard-read', 'clipboard-write'], ...options });
-  const page = await context.newPage();
-  page.on('pageerror', (error) => assert.fail(`the page threw: ${error.message}`));
+  const page = await (await browser.newContext({ permissions: PERMISSIONS, ...options })).newPage();
+  watch(page);
   return page;
+}
+
+/**
+ * A site, a browser, and for each test a page of its own storage that shows nothing yet and must not throw.
+ *
+ * @param {import('playwright-core').BrowserContextOptions} [options]
+ */
+export function usePage(options) {
+  const lab = useLab({ open: null, context: { permissions: PERMISSIONS, ...options } });
+  beforeEach(() => watch(lab.page));
+  return lab;
 }
 
 /** @param {Page} page @param {string} prompt */
