@@ -3,6 +3,14 @@ const REMEMBERED = 20;
 /** The page's violet, which few stickers have; how translucent it looks is the style sheet's. */
 const PAINT = '#6d4df0';
 
+/** How many pixels a side of what a model draws with one latent value. */
+const CELL = 8;
+/** The soft rim of a stroke, and what the eraser leaves of one, is no mark. */
+const FAINT = 127;
+/** Opaque, as four bytes of any order. */
+const WHITE = 0xffffffff;
+const BLACK = new Uint32Array(Uint8Array.of(0, 0, 0, 255).buffer)[0];
+
 /** A layer over a picture, on which a person marks what is to be drawn anew. */
 export class Brush {
   /** Diameter as a share of the layer's width. */
@@ -20,19 +28,31 @@ export class Brush {
     this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', { willReadFrequently: true }));
     this.onChange = onChange;
     canvas.addEventListener('pointerdown', (event) => {
-      if (event.button !== 0) return;
+      // The first finger paints; a second one would jump about.
+      if (event.button !== 0 || this.#pointer !== undefined) return;
       canvas.setPointerCapture(event.pointerId);
+      this.#pointer = event.pointerId;
       this.#past.push(this.#layer());
       this.#past.splice(0, this.#past.length - REMEMBERED);
       this.#last = this.#place(event);
       this.#stroke(event);
     });
     canvas.addEventListener('pointermove', (event) => {
-      if (canvas.hasPointerCapture(event.pointerId)) for (const part of event.getCoalescedEvents?.() ?? [event]) this.#stroke(part);
+      if (event.pointerId !== this.#pointer) return;
+      const parts = event.getCoalescedEvents?.() ?? [];
+      for (const part of parts.length > 0 ? parts : [event]) this.#stroke(part);
     });
-    canvas.addEventListener('pointerup', onChange);
+    for (const end of /** @type {const} */ (['pointerup', 'pointercancel'])) {
+      canvas.addEventListener(end, (event) => {
+        if (event.pointerId !== this.#pointer) return;
+        this.#pointer = undefined;
+        onChange();
+      });
+    }
   }
 
+  /** The finger, pen or mouse that paints. @type {number | undefined} */
+  #pointer;
   #last = { x: 0, y: 0 };
 
   #layer() {
@@ -51,12 +71,16 @@ export class Brush {
     const here = this.#place(event);
     context.globalCompositeOperation = this.erases ? 'destination-out' : 'source-over';
     context.strokeStyle = PAINT;
-    context.lineCap = 'round';
+    context.fillStyle = PAINT;
     context.lineWidth = this.size * this.canvas.width;
     context.beginPath();
     context.moveTo(this.#last.x, this.#last.y);
     context.lineTo(here.x, here.y);
     context.stroke();
+    // A line without length leaves nothing; the dot is also the line's round end.
+    context.beginPath();
+    context.arc(here.x, here.y, context.lineWidth / 2, 0, 2 * Math.PI);
+    context.fill();
     this.#last = here;
   }
 
@@ -84,15 +108,27 @@ export class Brush {
     this.onChange();
   }
 
-  /** White where it is marked, black elsewhere; nothing where nothing is marked. @returns {ImageData | undefined} */
+  /**
+   * White where it is marked, black elsewhere; nothing where nothing is marked. Models draw in cells of eight pixels
+   * and look at one pixel of each: a cell that is touched is marked whole, so that no mark is too small to act.
+   *
+   * @returns {ImageData | undefined}
+   */
   mask() {
-    const mask = this.#layer();
+    const { width, height, data } = this.#layer();
+    const mask = new ImageData(width, height);
+    const pixels = new Uint32Array(mask.data.buffer).fill(BLACK);
     let marked = false;
-    for (let index = 0; index < mask.data.length; index += 4) {
-      const white = mask.data[index + 3] > 127;
-      marked ||= white;
-      mask.data.fill(white ? 255 : 0, index, index + 3);
-      mask.data[index + 3] = 255;
+    for (let y = 0; y < height; y += 1) {
+      for (let x = 0; x < width; x += 1) {
+        if (data[(y * width + x) * 4 + 3] <= FAINT) continue;
+        const left = x - (x % CELL);
+        const top = y - (y % CELL);
+        // Where a pixel of this cell was met before, it is white already.
+        if (pixels[top * width + left] === WHITE) continue;
+        for (let row = top; row < Math.min(top + CELL, height); row += 1) pixels.fill(WHITE, row * width + left, row * width + Math.min(left + CELL, width));
+        marked = true;
+      }
     }
     return marked ? mask : undefined;
   }

@@ -1,22 +1,17 @@
 import { describeProgress } from './pkg/index.js';
+import { byId } from './dom.js';
 
 /** @typedef {'download' | 'upload' | 'compile' | 'draw'} Stage */
 
 /** The four bars. Each shows only what has really happened in its stage. */
 export class ProgressView {
-  #section;
-  #text;
+  #section = byId('progress', HTMLElement);
+  #text = byId('progress-text', HTMLParagraphElement);
   /** @type {Map<string, { item: HTMLElement, bar: HTMLProgressElement }>} */
   #stages = new Map();
 
-  /**
-   * @param {HTMLElement} section
-   * @param {HTMLElement} text
-   */
-  constructor(section, text) {
-    this.#section = section;
-    this.#text = text;
-    for (const item of section.querySelectorAll('li')) {
+  constructor() {
+    for (const item of this.#section.querySelectorAll('li')) {
       const bar = item.querySelector('progress');
       if (bar) this.#stages.set(String(item.dataset.stage), { item, bar });
     }

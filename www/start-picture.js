@@ -1,17 +1,5 @@
 import { Brush } from './brush.js';
-
-/**
- * @template {Element} T
- * @param {Element} root
- * @param {string} selector
- * @param {new () => T} kind
- * @returns {T}
- */
-function part(root, selector, kind) {
-  const element = root.querySelector(selector);
-  if (!(element instanceof kind)) throw new Error(`The page has no ${kind.name} ${selector}.`);
-  return element;
-}
+import { byId, reveal } from './dom.js';
 
 /** The picture that a drawing starts from, if there is one: how it gets in, and what of it may change. */
 export class StartPicture {
@@ -20,33 +8,28 @@ export class StartPicture {
   /** What the model draws, in pixels. @type {[number, number]} */
   #size = [128, 128];
 
-  /**
-   * @param {HTMLDetailsElement} root
-   * @param {(words: string) => void} say
-   */
-  constructor(root, say) {
-    this.root = root;
-    this.say = say;
-    this.board = part(root, '.start-board', HTMLDivElement);
-    this.file = part(root, '#start-file', HTMLInputElement);
-    this.canvas = part(root, '#start-canvas', HTMLCanvasElement);
-    this.strength = part(root, '#strength', HTMLInputElement);
-    this.legend = part(root, '#strength-words', HTMLElement);
-    const [undo, clear] = ['#mark-undo', '#mark-clear'].map((name) => part(root, name, HTMLButtonElement));
-    const erase = part(root, '#mark-erase', HTMLButtonElement);
-    const size = part(root, '#mark-size', HTMLInputElement);
-    this.brush = new Brush(part(root, '#start-mark', HTMLCanvasElement), () => this.#describe());
+  #root = byId('start', HTMLDetailsElement);
+  #board = byId('start-board', HTMLDivElement);
+  #file = byId('start-file', HTMLInputElement);
+  #canvas = byId('start-canvas', HTMLCanvasElement);
+  #strength = byId('strength', HTMLInputElement);
+  #legend = byId('strength-words', HTMLParagraphElement);
+  #status = byId('start-status', HTMLParagraphElement);
+  #brush = new Brush(byId('start-mark', HTMLCanvasElement), () => this.#describe());
 
-    this.file.addEventListener('change', () => this.#open(this.file.files?.[0]));
-    this.strength.addEventListener('input', () => this.#describe());
-    size.addEventListener('input', () => { this.brush.size = Number(size.value) / 100; });
+  constructor() {
+    const erase = byId('mark-erase', HTMLButtonElement);
+    const size = byId('mark-size', HTMLInputElement);
+    this.#file.addEventListener('change', () => this.#open(this.#file.files?.[0]));
+    this.#strength.addEventListener('input', () => this.#describe());
+    size.addEventListener('input', () => { this.#brush.size = Number(size.value) / 100; });
     erase.addEventListener('click', () => {
-      this.brush.erases = !this.brush.erases;
-      erase.ariaPressed = String(this.brush.erases);
+      this.#brush.erases = !this.#brush.erases;
+      erase.setAttribute('aria-pressed', String(this.#brush.erases));
     });
-    undo.addEventListener('click', () => this.brush.undo());
-    clear.addEventListener('click', () => this.brush.clear());
-    part(root, '#start-remove', HTMLButtonElement).addEventListener('click', () => this.remove());
+    byId('mark-undo', HTMLButtonElement).addEventListener('click', () => this.#brush.undo());
+    byId('mark-clear', HTMLButtonElement).addEventListener('click', () => this.#brush.clear());
+    byId('start-remove', HTMLButtonElement).addEventListener('click', () => this.remove());
 
     document.addEventListener('dragover', (event) => {
       if (event.dataTransfer?.types.includes('Files')) event.preventDefault();
@@ -62,20 +45,27 @@ export class StartPicture {
     });
   }
 
+  /** @param {string} text */
+  #say(text) {
+    this.#status.textContent = text;
+    this.#root.open = true;
+    reveal(this.#root);
+  }
+
   /** @param {File | undefined} file */
   async #open(file) {
     if (!file) return;
     try {
       await this.take(file);
     } catch {
-      this.say(`“${file.name}” is no picture that this browser can open. Try a PNG or JPEG file.`);
+      this.#say(`“${file.name}” is no picture that this browser can open. Try a PNG or JPEG file.`);
       return;
     } finally {
-      this.file.value = '';
+      this.#file.value = '';
     }
     const { width, height } = /** @type {ImageBitmap} */ (this.#source);
     const [across, down] = this.#size;
-    this.say(width === across && height === down ? 'Your picture is on the board.' : `Your picture (${width} × ${height}) was fitted into ${across} × ${down}.`);
+    this.#say(width === across && height === down ? 'Your picture is on the board.' : `Your picture (${width} × ${height}) was fitted into ${across} × ${down}.`);
   }
 
   /**
@@ -88,15 +78,15 @@ export class StartPicture {
     this.#source?.close();
     this.#source = source;
     this.#place();
-    this.board.hidden = false;
-    this.root.open = true;
+    this.#board.hidden = false;
+    this.#say('Say above what it shall become; paint over it to change only a part.');
   }
 
   remove() {
     this.#source?.close();
     this.#source = undefined;
-    this.board.hidden = true;
-    this.say('The picture is put away; the words alone are drawn.');
+    this.#board.hidden = true;
+    this.#say('The picture is put away; the words alone are drawn.');
   }
 
   /**
@@ -117,26 +107,31 @@ export class StartPicture {
     const [width, height] = this.#size;
     const scale = Math.min(width / source.width, height / source.height);
     const [across, down] = [source.width * scale, source.height * scale];
-    Object.assign(this.canvas, { width, height });
-    const context = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext('2d'));
+    Object.assign(this.#canvas, { width, height });
+    const context = /** @type {CanvasRenderingContext2D} */ (this.#canvas.getContext('2d'));
     context.imageSmoothingQuality = 'high';
     context.drawImage(source, (width - across) / 2, (height - down) / 2, across, down);
-    this.brush.begin(width, height);
+    this.#brush.begin(width, height);
   }
 
   #describe() {
-    const where = this.brush.mask() ? 'of what is marked' : 'of the whole picture';
-    this.legend.textContent = `${this.strength.value} % ${where}`;
+    const where = this.#brush.mask() ? 'of what is marked' : 'of the whole picture';
+    this.#legend.textContent = `${this.#strength.value} % ${where}`;
+  }
+
+  /** Shows where a picture comes in, for a model that cannot do without. */
+  open() {
+    this.#root.open = true;
   }
 
   /** What a drawing is told: nothing where it starts from words alone. */
   options() {
     if (!this.#source) return {};
-    const context = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext('2d'));
-    const mask = this.brush.mask();
+    const context = /** @type {CanvasRenderingContext2D} */ (this.#canvas.getContext('2d'));
+    const mask = this.#brush.mask();
     return {
-      init: context.getImageData(0, 0, this.canvas.width, this.canvas.height),
-      strength: Number(this.strength.value) / 100,
+      init: context.getImageData(0, 0, this.#canvas.width, this.#canvas.height),
+      strength: Number(this.#strength.value) / 100,
       ...(mask && { mask }),
     };
   }

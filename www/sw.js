@@ -1,22 +1,33 @@
 // Lets the page open without a network. The weights are not here: the package keeps them in IndexedDB.
 //
-// Network first, always: the cache answers only when the network does not, so nothing old outlives a reload that
-// reaches the server, and every answer that comes fresh replaces the one that is kept. No version to bump.
+// Network first, always: what is kept answers only when the network does not, or not soon, so nothing old outlives a
+// reload that reaches the server, and every answer that comes fresh replaces the one that is kept. No version to bump.
 
 const CACHE = 'inkbloom-page';
+/** How long the network may be silent before what is kept answers in its place. */
+const PATIENCE_MS = 3000;
+/** How long it is not asked again then: a page is many files, and nobody waits for each of them. */
+const PAUSE_MS = 15_000;
+/** Large: it may come slowly, and the page that loads it keeps it on the way. */
+const ENGINE = './pkg/inkbloom_bg.wasm';
 
 /** Everything the page is made of; requests for anything else pass by untouched. */
 const PAGE = [
-  './', './style.css', './icon.svg', './inkbloom.webmanifest', './app.js', './brush.js', './ideas.js', './progress.js', './scissors.js', './start-picture.js', './sticker.js', './words.js',
-  './pkg/index.js', './pkg/worker.js', './pkg/inkbloom_bg.wasm',
+  './', './style.css', './icon.svg', './inkbloom.webmanifest', './early.js', './app.js', './brush.js', './cut.js', './dom.js', './emoji-names.js',
+  './engine.js', './footer.js', './gallery.js', './ideas.js', './messages.js', './offline.js', './progress.js', './prompt.js', './reading.js', './recipe.js',
+  './scissors.js', './settings.js', './stage.js', './start-picture.js', './sticker.js', './store.js', './styles.js', './words.js', './lib/idb.js',
+  './models/sticker/words.txt', './pkg/index.js', './pkg/worker.js', ENGINE,
 ].map((file) => new URL(file, self.location.href).href);
 
 const scope = /** @type {ServiceWorkerGlobalScope} */ (/** @type {unknown} */ (self));
 
-/** @param {Request} request */
-function keyOf(request) {
-  const url = new URL(request.url);
-  // A link with a recipe in its query is the same page.
+/** Until when the network is taken for silent. */
+let silentUntil = 0;
+
+/** @param {string} address */
+function keyOf(address) {
+  const url = new URL(address);
+  // A link with a query is the same page.
   url.search = '';
   url.hash = '';
   return url.href.replace(/\/index\.html$/, '/');
@@ -26,33 +37,69 @@ function keyOf(request) {
  * @param {string} key
  * @param {FetchEvent} event
  */
-async function networkFirst(key, event) {
-  let response;
+async function answer(key, event) {
+  const kept = await caches.match(key, { cacheName: CACHE }).catch(() => undefined);
+  if (!kept) return fresh(key, event, undefined);
+  if (Date.now() < silentUntil) return kept;
+  const patience = new AbortController();
+  const timer = setTimeout(() => patience.abort(), PATIENCE_MS);
   try {
-    response = await fetch(event.request);
-  } catch (error) {
-    const kept = await caches.match(key, { cacheName: CACHE });
-    if (kept) return kept;
-    throw error;
+    const response = await fresh(key, event, patience.signal);
+    // A server in trouble is no better than none, and neither is the page of a hotel that wants a password first.
+    return response.status >= 500 || isStranger(key, response) ? kept : response;
+  } catch {
+    silentUntil = Date.now() + PAUSE_MS;
+    return kept;
+  } finally {
+    clearTimeout(timer);
   }
-  if (response.ok) {
-    const copy = response.clone();
-    // Beside the answer, not before it; where there is no room, the page works on without a copy.
-    event.waitUntil(caches.open(CACHE).then((cache) => cache.put(key, copy)).catch(() => {}));
+}
+
+/**
+ * @param {string} key
+ * @param {FetchEvent} event
+ * @param {AbortSignal | undefined} patience
+ */
+async function fresh(key, event, patience) {
+  const response = await fetch(event.request, { signal: patience });
+  if (response.ok && !isStranger(key, response)) {
+    const kept = keep(key, response.clone());
+    event.waitUntil(kept);
+    // A small file is only there when all of it is: a connection may die after the first bytes.
+    if (patience && !key.endsWith('.wasm')) await kept;
   }
   return response;
 }
 
-scope.addEventListener('install', (event) => {
-  // The first visit fetched these before this worker existed; `no-cache` makes that a cheap revalidation.
-  event.waitUntil(caches.open(CACHE)
-    .then((cache) => cache.addAll(PAGE.map((url) => new Request(url, { cache: 'no-cache' }))))
-    .then(() => scope.skipWaiting()));
-});
+/** Whether a web page stands in a file's place. @param {string} key @param {Response} response */
+function isStranger(key, response) {
+  return !key.endsWith('/') && (response.headers.get('content-type') ?? '').startsWith('text/html');
+}
+
+/** Where there is no room, the page works on without a copy. @param {string} key @param {Response} response */
+async function keep(key, response) {
+  const body = await response.blob();
+  const cache = await caches.open(CACHE).catch(() => undefined);
+  await cache?.put(key, new Response(body, response)).catch(() => {});
+}
+
+/** Fetches what is not kept yet: the first visit's page was there before this worker. */
+async function keepAll() {
+  const cache = await caches.open(CACHE);
+  const kept = new Set((await cache.keys()).map(({ url }) => url));
+  await Promise.all(PAGE.filter((key) => !kept.has(key)).map(async (key) => {
+    const response = await fetch(key);
+    if (response.ok && !isStranger(key, response)) await cache.put(key, response);
+  }));
+}
+
+scope.addEventListener('install', () => scope.skipWaiting());
 
 scope.addEventListener('activate', (event) => event.waitUntil(scope.clients.claim()));
 
+scope.addEventListener('message', (event) => event.waitUntil(keepAll().catch(() => {})));
+
 scope.addEventListener('fetch', (event) => {
-  const key = keyOf(event.request);
-  if (event.request.method === 'GET' && PAGE.includes(key)) event.respondWith(networkFirst(key, event));
+  const key = keyOf(event.request.url);
+  if (event.request.method === 'GET' && PAGE.includes(key)) event.respondWith(answer(key, event));
 });

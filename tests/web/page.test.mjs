@@ -1,50 +1,18 @@
 // The page, driven as a person would. The default model is drawn with once, on the CPU; the rest uses a tiny one.
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
-import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { beforeEach, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { launch } from './support/browser.js';
-import { startLab } from './support/lab.js';
+import { PATIENCE, TINY, draw, usePage } from './support/page.js';
 import { longestTask } from './support/trace.js';
 
 const DEFAULT_MODEL = fileURLToPath(new URL('../../www/models/sticker/manifest.json', import.meta.url));
-const TINY = 'model=/bundles/sticker_tiny/&device=cpu';
 
-/** Two shared cores draw the default model in well under a minute; a hang is longer. */
-const PATIENCE = { timeout: 240_000 };
-
-/** @type {import('./support/site.js').Site} */
-let site;
-/** @type {import('playwright-core').Browser} */
-let browser;
-/** @type {import('playwright-core').BrowserContext} */
-let context;
-/** @type {import('playwright-core').Page} */
-let page;
-
-before(async () => {
-  site = await startLab();
-  browser = await launch();
+const lab = usePage();
+let { site, browser, page } = lab;
+beforeEach(() => {
+  ({ site, browser, page } = lab);
 });
-after(async () => {
-  await browser?.close();
-  await site?.goOffline();
-});
-beforeEach(async () => {
-  context = await browser.newContext({ permissions: ['clipboard-read', 'clipboard-write'] });
-  page = await context.newPage();
-  page.on('pageerror', (error) => assert.fail(`the page threw: ${error.message}`));
-});
-afterEach(() => context.close());
-
-/** @param {string} prompt */
-async function draw(prompt) {
-  const before = await page.locator('#stickers li').count();
-  await page.getByLabel('What shall I draw?').fill(prompt);
-  await page.keyboard.press('Enter');
-  await page.locator('#stickers li').nth(before).waitFor(PATIENCE);
-  await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
-}
 
 /** Runs in the page: keeps in `window.said` all that the visible progress line says, some of it too briefly to wait for. */
 function noteProgress() {
@@ -85,7 +53,7 @@ describe('the page with the default model', () => {
     await page.getByText('Advanced').click();
     await page.getByLabel('Steps').fill('8');
     await page.getByLabel('Seed', { exact: true }).fill('7');
-    await draw('a red apple');
+    await draw(page, 'a red apple');
     const said = await page.evaluate(() => /** @type {any} */ (window).said);
     assert.ok(said.some((/** @type {string} */ text) => /^Downloading the model: [\d.]+ of [\d.]+ MB$/.test(text)), said.join('; '));
     const first = await pixels();
@@ -113,7 +81,7 @@ describe('the page with the default model', () => {
       await page.getByText('Advanced').click();
       await page.getByLabel('Steps').fill('8');
       await page.getByLabel('Seed', { exact: true }).fill('7');
-      await draw('a red apple');
+      await draw(page, 'a red apple');
       assert.equal((await pixels()).hash, first.hash);
     } finally {
       await site.comeBack();
@@ -123,11 +91,11 @@ describe('the page with the default model', () => {
 
 describe('the page', () => {
   it('draws a new picture each time, keeps them all, and brings one back', async () => {
-    await page.goto(`${site.url}?${TINY}`);
-    await draw('a red apple');
+    await page.goto(`${site.url}${TINY}`);
+    await draw(page, 'a red apple');
     const seed = await page.getByLabel('Seed', { exact: true }).inputValue();
     const first = await pixels();
-    await draw('a heart');
+    await draw(page, 'a heart');
     assert.notEqual(await page.getByLabel('Seed', { exact: true }).inputValue(), seed);
     await page.getByRole('button', { name: /a red apple, seed/ }).click();
     assert.equal(await page.getByLabel('What shall I draw?').inputValue(), 'a red apple');
@@ -136,22 +104,22 @@ describe('the page', () => {
   });
 
   it('keeps a locked seed and draws the same picture with it', async () => {
-    await page.goto(`${site.url}?${TINY}`);
+    await page.goto(`${site.url}${TINY}`);
     await page.getByRole('button', { name: 'Roll a new seed' }).click();
     const seed = await page.getByLabel('Seed', { exact: true }).inputValue();
-    await draw('a heart');
+    await draw(page, 'a heart');
     const first = await pixels();
-    await draw('a heart');
+    await draw(page, 'a heart');
     assert.equal(await page.getByLabel('Seed', { exact: true }).inputValue(), seed);
     assert.equal((await pixels()).hash, first.hash);
   });
 
   it('copies the picture and a link that draws it again', async () => {
-    await page.goto(`${site.url}?${TINY}`);
+    await page.goto(`${site.url}${TINY}`);
     await page.getByText('Advanced').click();
     await page.getByLabel('Steps').fill('3');
     await page.getByLabel('Leave out').fill('blue');
-    await draw('a heart');
+    await draw(page, 'a heart');
     const first = await pixels();
     await page.getByRole('button', { name: 'Copy picture' }).click();
     await page.getByText('The picture is on the clipboard.').waitFor();
@@ -165,7 +133,7 @@ describe('the page', () => {
   });
 
   it('stops when told to, by button and by key, and draws again', async () => {
-    await page.goto(`${site.url}?${TINY}`);
+    await page.goto(`${site.url}${TINY}`);
     await page.getByText('Advanced').click();
     await page.getByLabel('Steps').fill('100');
     for (const stop of [() => page.getByRole('button', { name: 'Stop' }).click(), () => page.keyboard.press('Escape')]) {
@@ -177,11 +145,11 @@ describe('the page', () => {
       assert.equal(await page.locator('#stickers li').count(), 0);
     }
     await page.getByLabel('Steps').fill('2');
-    await draw('a heart');
+    await draw(page, 'a heart');
   });
 
   it('says what is wrong and what to do, and goes on', async () => {
-    await page.goto(`${site.url}?${TINY}`);
+    await page.goto(`${site.url}${TINY}`);
     await page.getByRole('button', { name: 'Draw', exact: true }).click();
     await page.getByText('Type a few words first').waitFor();
     await page.getByText('Advanced').click();
@@ -202,27 +170,27 @@ describe('the page', () => {
 
   it('says when the model cannot be stored', async () => {
     await page.goto(`${site.url}lab.html`);
-    const session = await context.newCDPSession(page);
+    const session = await page.context().newCDPSession(page);
     await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(site.url).origin, quotaSize: 20_000 });
-    await page.goto(`${site.url}?${TINY}`);
-    await draw('a heart');
+    await page.goto(`${site.url}${TINY}`);
+    await draw(page, 'a heart');
     await page.getByText('This browser refuses to store the model (there is no room left)').waitFor();
   });
 
   it('removes the model when asked', async () => {
-    await page.goto(`${site.url}?${TINY}`);
+    await page.goto(`${site.url}${TINY}`);
     await page.getByRole('button', { name: 'Remove it' }).click(PATIENCE);
     await page.getByText('The model was removed from this browser.').waitFor();
   });
 
   it('works in a folder of a site, also without a network', async () => {
-    await page.goto(`${site.url}art/?${TINY}`);
-    await draw('a heart');
+    await page.goto(`${site.url}art/${TINY}`);
+    await draw(page, 'a heart');
     await page.evaluate(async () => (await navigator.serviceWorker.ready).active);
     await site.goOffline();
     try {
       await page.reload();
-      await draw('a heart');
+      await draw(page, 'a heart');
     } finally {
       await site.comeBack();
     }
@@ -231,8 +199,8 @@ describe('the page', () => {
   it('fits a phone and keeps its main thread free from the first look to the picture', async (test) => {
     await page.setViewportSize({ width: 360, height: 740 });
     const longest = await longestTask(browser, page, async () => {
-      await page.goto(`${site.url}?${TINY}`);
-      await draw('a heart');
+      await page.goto(`${site.url}${TINY}`);
+      await draw(page, 'a heart');
       await page.getByRole('link', { name: 'Save sticker' }).waitFor();
       await page.getByText('Advanced').click();
     });

@@ -6,6 +6,9 @@ const require = createRequire(new URL('../../../pkg/package.json', import.meta.u
 /** @type {typeof import('playwright-core')} */
 export const { chromium } = require('playwright-core');
 
+/** @type {{ contentType: (extension: string) => string | false }} */
+export const mimeTypes = require('mime-types');
+
 /** Gives this process a new, empty IndexedDB, for the modules of pkg/src that expect a browser's. */
 export function installFakeIndexedDB() {
   /** @type {typeof import('fake-indexeddb')} */

@@ -1,4 +1,6 @@
-import { POLICY, createSite, typeOf } from '../../../www/serve.mjs';
+import path from 'node:path';
+import { POLICY, createSite } from '../../../www/serve.mjs';
+import { mimeTypes } from './dev-dependencies.js';
 
 /**
  * What a test does to a request before the site answers it; true means that it was answered.
@@ -57,11 +59,11 @@ export class Site {
 
   /** @type {Meddle} */
   #answer(request, response) {
-    const path = new URL(String(request.url), this.url).pathname;
-    const content = this.files.get(path);
+    const { pathname } = new URL(String(request.url), this.url);
+    const content = this.files.get(pathname);
     if (content === undefined) return false;
     response.writeHead(200, {
-      'content-type': typeOf(path),
+      'content-type': mimeTypes.contentType(path.extname(pathname)) || 'application/octet-stream',
       'content-length': Buffer.byteLength(content),
       'content-security-policy': POLICY,
       'cache-control': 'no-cache',

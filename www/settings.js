@@ -1,0 +1,120 @@
+import { byId } from './dom.js';
+
+/** What other programs call "a new seed each time". */
+const ANY_SEED = '-1';
+
+/** Settings that belong to a picture's recipe, by their names in the form and in links. */
+const ADVANCED = /** @type {const} */ (['size', 'count', 'steps', 'guidance', 'negative']);
+
+/** The seed and the advanced settings. */
+export class Settings {
+  #fields = {
+    size: byId('size', HTMLSelectElement),
+    count: byId('count', HTMLSelectElement),
+    steps: byId('steps', HTMLInputElement),
+    guidance: byId('guidance', HTMLInputElement),
+    negative: byId('negative', HTMLInputElement),
+  };
+  #seed = byId('seed', HTMLInputElement);
+  #lock = byId('lock', HTMLButtonElement);
+  #device = byId('device', HTMLSelectElement);
+  /** A size that was asked for before the model told its own. */
+  #wantedSize = '';
+
+  /** @param {{ onSize: () => void, onDevice: () => void }} events */
+  constructor({ onSize, onDevice }) {
+    this.#lock.addEventListener('click', () => this.#setLocked(!this.locked));
+    this.#seed.addEventListener('input', () => this.#setLocked(this.#hasSeed));
+    byId('dice', HTMLButtonElement).addEventListener('click', () => {
+      this.#seed.value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
+      this.#setLocked(true);
+    });
+    this.#fields.size.addEventListener('change', onSize);
+    this.#device.addEventListener('change', onDevice);
+  }
+
+  /** @returns {import('./pkg/index.js').DeviceChoice} */
+  get device() {
+    return /** @type {import('./pkg/index.js').DeviceChoice} */ (this.#device.value);
+  }
+
+  set device(device) {
+    if ([...this.#device.options].some(({ value }) => value === device)) this.#device.value = device;
+  }
+
+  /** Width and height to draw; undefined until the model is known. @returns {[number, number] | undefined} */
+  get size() {
+    const [width, height] = this.#fields.size.value.split('x').map(Number);
+    return width && height ? [width, height] : undefined;
+  }
+
+  /** What the model can do. @param {import('./pkg/index.js').ModelInfo} info */
+  show({ sizes, defaultSteps, defaultGuidance }) {
+    const { size, steps, guidance } = this.#fields;
+    const wanted = size.value || this.#wantedSize;
+    size.replaceChildren(...sizes.map(([width, height]) => new Option(`${width} × ${height}`, `${width}x${height}`)));
+    if ([...size.options].some(({ value }) => value === wanted)) size.value = wanted;
+    steps.placeholder = String(defaultSteps);
+    guidance.placeholder = String(defaultGuidance);
+  }
+
+  /** The advanced settings as they stand. @returns {Record<string, string>} */
+  get recipe() {
+    return Object.fromEntries(ADVANCED.map((name) => [name, this.#fields[name].value]));
+  }
+
+  /** @param {Record<string, string | undefined>} recipe what it does not name stays as it is */
+  set recipe(recipe) {
+    const { size, count } = this.#fields;
+    for (const name of ADVANCED) if (recipe[name] !== undefined && name !== 'size') this.#fields[name].value = recipe[name];
+    // A link may ask for a number that is not on the list.
+    if (count.value === '') {
+      const number = /^[1-9]\d*$/.test(recipe.count ?? '') ? String(recipe.count) : '1';
+      if (![...count.options].some(({ value }) => value === number)) count.append(new Option(number));
+      count.value = number;
+    }
+    if (recipe.size !== undefined) {
+      this.#wantedSize = recipe.size;
+      if ([...size.options].some(({ value }) => value === recipe.size)) size.value = recipe.size;
+    }
+    if (recipe.seed !== undefined) {
+      this.#seed.value = recipe.seed;
+      this.#setLocked(this.#hasSeed);
+    }
+  }
+
+  /** Whether the seed stays as it is. */
+  get locked() {
+    return this.#lock.getAttribute('aria-pressed') === 'true';
+  }
+
+  set seed(/** @type {string} */ seed) {
+    this.#seed.value = seed;
+  }
+
+  /** What a drawing is told; what the form leaves open stays the model's own default. */
+  options() {
+    /** @param {HTMLInputElement} input */
+    const number = (input) => (input.value === '' ? undefined : Number(input.value));
+    const { count, steps, guidance, negative } = this.#fields;
+    const size = this.size;
+    return {
+      ...(this.locked && this.#hasSeed && { seed: this.#seed.value.trim() }),
+      ...(size && { width: size[0], height: size[1] }),
+      steps: number(steps),
+      guidance: number(guidance),
+      count: Number(count.value),
+      negativePrompt: negative.value.trim() || undefined,
+    };
+  }
+
+  get #hasSeed() {
+    return !['', ANY_SEED].includes(this.#seed.value.trim());
+  }
+
+  /** @param {boolean} locked */
+  #setLocked(locked) {
+    this.#lock.setAttribute('aria-pressed', String(locked));
+    this.#lock.title = locked ? 'Draw with a new seed each time' : 'Keep this seed';
+  }
+}
