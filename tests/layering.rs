@@ -308,7 +308,7 @@ fn a_circle_is_found() {
 fn the_page_uses_the_package_as_a_stranger_would() {
     let www = Path::new(env!("CARGO_MANIFEST_DIR")).join("www");
     let own: Vec<String> =
-        sources(&www, "js").iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+        sources(&www, "js").iter().map(|file| file.strip_prefix(&www).unwrap().to_str().unwrap().to_owned()).collect();
     for file in sources(&www, "js") {
         let text = fs::read_to_string(&file).unwrap();
         for quoted in text.lines().filter(|line| line.starts_with("import ") || line.starts_with("} from ")) {

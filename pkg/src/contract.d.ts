@@ -32,6 +32,8 @@ export interface EngineInfo {
   attribution: string;
   /** Whether it takes a picture and a mask, and nothing less. */
   repaints_only: boolean;
+  /** Whether it has a scorer, which chooses among candidates; fetched when candidates are first asked for. */
+  chooses: boolean;
   /** How the device keeps matrices and kernels; all arithmetic is f32. */
   weights: 'f32' | 'f16';
   /** Whether the text encoders leave the device after each prompt. */
@@ -61,11 +63,19 @@ export interface EngineStep {
   step: number;
   steps: number;
   preview?: Pixels;
+  /** Of a candidate, told once its steps are done: its seed, and the scorer's word on it, -1 to 1. */
+  seed?: string;
+  score?: number;
 }
 
 export interface EngineDrawing {
   images: Pixels[];
+  /** What the noise began from. */
   seed: string;
+  /** The seed of each picture. */
+  seeds: string[];
+  /** Of each picture, where there were candidates; the best first. */
+  scores?: number[];
   warnings: string[];
   timings: { text_ms: number; denoise_ms: number; decode_ms: number };
   raw?: Float32Array[];

@@ -45,6 +45,7 @@ export { InkbloomError, describeProgress };
  * @property {'none' | 'straight' | 'premultiplied'} alpha how the model sees transparency; pictures always have straight alpha
  * @property {string} license
  * @property {string} attribution
+ * @property {boolean} chooses whether it has a scorer to choose among `candidates` with
  * @property {boolean} repaintsOnly whether it needs `init` and `mask`, as inpainting models do
  * @property {'f32' | 'f16'} weights how the device keeps matrices and kernels; all arithmetic is f32
  * @property {boolean} releasesText whether the text encoder is loaded for each prompt and given away after it, to save memory

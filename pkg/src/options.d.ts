@@ -17,6 +17,15 @@ seed?: string,
  */
 count?: number, 
 /**
+ * Draw N pictures, from the seed on, and choose the best by the model's scorer: best first, each with its seed and
+ * score; the others are decoded small only
+ */
+candidates?: number, 
+/**
+ * Which of the candidates come back: the best, as many as the count says, or all [default: best]
+ */
+keep?: "best" | "all", 
+/**
  * Denoising steps [default: the model's]
  */
 steps?: number, 

@@ -7,8 +7,10 @@ import { InkbloomError } from './errors.js';
  * @property {number} step counts from 1
  * @property {number} steps
  * @property {number} image which picture of `count`, from 0
- * @property {number} count
+ * @property {number} count how many are drawn
  * @property {ImageData} [preview] a rough look at the picture so far
+ * @property {string} [seed] of a candidate whose steps are done: told once more, with its score
+ * @property {number} [score] the scorer's word on that candidate, -1 to 1
  */
 
 /**
@@ -37,7 +39,9 @@ import { InkbloomError } from './errors.js';
  *
  * @typedef {object} Drawing
  * @property {ImageData[]} images RGBA with straight alpha, ready for `putImageData`
- * @property {string} seed in decimal; give it back to draw the same picture again
+ * @property {string} seed in decimal; give it back to draw the same pictures again
+ * @property {string[]} seeds of each picture, which draws it alone
+ * @property {number[]} [scores] of each picture, where there were candidates; the best comes first
  * @property {string[]} warnings sentences, for example that the prompt was too long and was cut
  * @property {{ textMs: number, denoiseMs: number, decodeMs: number, totalMs: number }} timings
  * @property {Float32Array[]} [raw] [C, H, W] per picture, when `raw` was asked for

@@ -16,7 +16,7 @@ use crate::{
     Result,
     denoise::{Blend, Condition, Denoising, FreshNoise, Guidance, noise},
     pixels,
-    values::Latent,
+    values::{Image, Latent, TextEmbedding, read},
 };
 
 /// The stream of a seed's noise that draws the encoding of an init picture; steps count from 1, the start is 0.
@@ -32,21 +32,73 @@ pub async fn draw(
     mut on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
 ) -> Result<Generated> {
     let mut plan = plan::plan(model, request)?;
-    let Plan { guidance, guides, width, height, count, .. } = plan;
-
     let Encoded { tokens, embedding: text, warnings } =
-        model.read_text(&request.prompt, &request.negative_prompt, guides.is_some()).await?;
+        model.read_text(&request.prompt, &request.negative_prompt, plan.guides.is_some()).await?;
     plan.warnings.extend(warnings);
-    on_event(Event::Text { tokens: &tokens, embedding: &text.last() }).await?;
+    let prompt = text.last();
+    on_event(Event::Text { tokens: &tokens, embedding: &prompt }).await?;
 
-    let mut images = Vec::with_capacity(count);
-    for image in 0..count {
-        let seed = request.seed.wrapping_add(image as u64);
-        let noise = unit_noise(model, &request.noise, seed, 0, &plan);
-        let Start { x_t, blend, extra } = start(model, request, &noise, seed, &plan);
-        let condition =
-            Condition { text: text.clone(), picture: (height, width), guidance, skip_layers: Vec::new(), extra };
-        let guidance = Guidance::new(guides.unwrap_or(1.0), condition);
+    let drawing = Drawing { model, request, plan: &plan, text };
+    let mut drawn = Generated { warnings: plan.warnings.clone(), ..Default::default() };
+    let Some(candidates) = plan.candidates else {
+        for image in 0..plan.count {
+            let latent = drawing.denoise(image, plan.count, &mut on_event).await?;
+            drawn.images.push(drawing.decode(image, latent, &mut on_event).await?);
+            drawn.seeds.push(drawing.seed(image));
+        }
+        return Ok(drawn);
+    };
+    let mut scored = Vec::with_capacity(candidates);
+    for image in 0..candidates {
+        let latent = drawing.denoise(image, candidates, &mut on_event).await?;
+        let pixels = drawing.preview(latent.clone()).pixels();
+        let score = read(model.scorer()?.forward(pixels.clone(), &prompt)?).await?[0];
+        let picture = pixels::read_image(pixels, model.info.alpha).await?;
+        let (count, seed) = (candidates, drawing.seed(image));
+        on_event(Event::Candidate { image, count, seed, score, picture: &picture }).await?;
+        scored.push((score, seed, latent));
+    }
+    scored.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
+    for (image, (score, seed, latent)) in scored.into_iter().take(plan.count).enumerate() {
+        drawn.images.push(drawing.decode(image, latent, &mut on_event).await?);
+        drawn.seeds.push(seed);
+        drawn.scores.push(score);
+    }
+    Ok(drawn)
+}
+
+/// What all pictures of a request share.
+struct Drawing<'a> {
+    model: &'a Model,
+    request: &'a Request,
+    plan: &'a Plan,
+    text: TextEmbedding,
+}
+
+impl Drawing<'_> {
+    fn seed(&self, image: usize) -> u64 {
+        self.request.seed.wrapping_add(image as u64)
+    }
+
+    /// From noise or a picture to the latent that is decoded, `[1, C, h, w]`.
+    async fn denoise(
+        &self,
+        image: usize,
+        count: usize,
+        on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
+    ) -> Result<Latent> {
+        let Self { model, request, plan, .. } = *self;
+        let seed = self.seed(image);
+        let noise = unit_noise(model, &request.noise, seed, 0, plan);
+        let Start { x_t, blend, extra } = start(model, request, &noise, seed, plan);
+        let condition = Condition {
+            text: self.text.clone(),
+            picture: (plan.height, plan.width),
+            guidance: plan.guidance,
+            skip_layers: Vec::new(),
+            extra,
+        };
+        let guidance = Guidance::new(plan.guides.unwrap_or(1.0), condition);
         let guidance = match &request.skip_layers {
             Some(skip) => guidance.with_skip_layers(skip.clone(), plan.steps),
             None => guidance,
@@ -55,20 +107,32 @@ pub async fn draw(
         let mut run = Denoising::new(model.network.denoiser.as_ref(), &guidance, &plan.schedule, x_t, fresh, blend);
         on_event(Event::Start { image, noise: &noise, x_t: run.x_t() }).await?;
         while let Some(outcome) = run.step()? {
-            let (decoder, halved) = model.preview_decoder();
-            let preview = Preview { x_0: outcome.x_0, decoder, halved, alpha: model.info.alpha };
             let (step, steps) = (outcome.step, plan.schedule.steps.len());
+            let preview = self.preview(outcome.x_0);
             on_event(Event::Step { image, count, step, steps, x_t: &outcome.x_t, preview }).await?;
         }
-        let latent = run.x_t().clone();
-        let pixels = match plan.tile {
-            Some(tile) => model.autoencoder.decode_tiled(latent, tile),
-            None => model.autoencoder.decode(latent),
+        Ok(run.x_t().clone())
+    }
+
+    fn preview(&self, x_0: Latent) -> Preview<'_> {
+        let (decoder, halved) = self.model.preview_decoder();
+        Preview { x_0, decoder, halved, alpha: self.model.info.alpha }
+    }
+
+    /// The finished picture.
+    async fn decode(
+        &self,
+        image: usize,
+        latent: Latent,
+        on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
+    ) -> Result<Image> {
+        let pixels = match self.plan.tile {
+            Some(tile) => self.model.autoencoder.decode_tiled(latent, tile),
+            None => self.model.autoencoder.decode(latent),
         };
         on_event(Event::Decoded { image, pixels: &pixels }).await?;
-        images.push(pixels::read_image(pixels, model.info.alpha).await?);
+        pixels::read_image(pixels, self.model.info.alpha).await
     }
-    Ok(Generated { images, warnings: plan.warnings })
 }
 
 /// Unit noise of the picture's latent, `[1, C, h, w]`: what was given, or a stream of the seed's.

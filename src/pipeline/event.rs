@@ -9,7 +9,8 @@ use crate::{
     values::{Image, Latent, PixelTensor, TextEmbedding, TokenIds},
 };
 
-/// What happens on the way, in this order: `Text` once; then for every picture `Start`, each `Step`, `Decoded`.
+/// What happens on the way, in this order: `Text` once; then for every picture `Start`, each `Step`, `Decoded`;
+/// with candidates, `Candidate` in the place of `Decoded`, which follows for the best when all are scored.
 pub enum Event<'a> {
     Text {
         /// The prompt's, by each tokenizer of the model.
@@ -31,7 +32,15 @@ pub enum Event<'a> {
         x_t: &'a Latent,
         preview: Preview<'a>,
     },
-    /// The autoencoder's output, `[1, C, H, W]`, before rounding to bytes.
+    /// A candidate's score, once its steps are done; `picture` is what was scored, decoded as previews are.
+    Candidate {
+        image: usize,
+        count: usize,
+        seed: u64,
+        score: f32,
+        picture: &'a Image,
+    },
+    /// Of a picture that is given back: the autoencoder's output, `[1, C, H, W]`, before rounding to bytes.
     Decoded {
         image: usize,
         pixels: &'a PixelTensor,
@@ -54,7 +63,13 @@ impl Preview<'_> {
     /// # Errors
     /// `DeviceLost` or `OutOfMemory` from the device.
     pub async fn image(self) -> Result<Image> {
+        let alpha = self.alpha;
+        pixels::read_image(self.pixels(), alpha).await
+    }
+
+    /// The same, on its device: `[1, C, H', W']`.
+    pub(super) fn pixels(self) -> PixelTensor {
         let x_0 = if self.halved { module::avg_pool2d(self.x_0, AvgPoolOptions::new([2, 2])) } else { self.x_0 };
-        pixels::read_image(self.decoder.decode(x_0), self.alpha).await
+        self.decoder.decode(x_0)
     }
 }

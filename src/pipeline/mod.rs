@@ -27,8 +27,8 @@ mod text_to_image;
 pub use event::{Event, Preview};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
 use model::Model;
-pub use model::{OPTIONAL, PREVIEW, memory_needs, required_params};
-pub use request::{Generated, Info, Plan, Request};
+pub use model::{OPTIONAL, PREVIEW, SCORER, memory_needs, required_params};
+pub use request::{Generated, Info, Keep, Plan, Request};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};
 use crate::{
@@ -64,16 +64,17 @@ impl Pipeline {
         self.model.restore_text(files, tensors)
     }
 
-    /// Adds the preview decoder to a model that was loaded without it.
+    /// Adds one of the [`OPTIONAL`] components to a model that was loaded without it.
     ///
     /// # Errors
     /// Those of [`load`](Self::load), for that component alone.
-    pub fn add_preview(&mut self, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
-        self.model.add_preview(files, tensors)
+    pub fn add_optional(&mut self, component: &str, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
+        self.model.add_optional(component, files, tensors)
     }
 
-    pub fn has_preview(&self) -> bool {
-        self.model.has_preview()
+    /// Whether that one of the [`OPTIONAL`] components is there.
+    pub fn has_optional(&self, component: &str) -> bool {
+        self.model.has_optional(component)
     }
 
     /// Whether the text encoders are on the device.

@@ -10,10 +10,11 @@ use super::{
     text::{Encoded, TextStage, released},
 };
 use crate::{
-    Result,
+    Error, Result,
     autoencoder::{Autoencoder, AutoencoderShape},
     denoise::schedule::{self, Scheduler},
     pixels::Alpha,
+    score::Scorer,
     weights::{Config, ModelFiles, ParamShape, Tensors, config::config_file, list_params},
 };
 
@@ -28,6 +29,7 @@ pub struct Model {
     pub autoencoder: Autoencoder,
     /// A small decoder of the same latents (TAESD), for previews.
     preview: Option<Autoencoder>,
+    scorer: Option<Scorer>,
     pub memory: MemoryPlan,
     pub info: Info,
     pub device: Device,
@@ -35,8 +37,10 @@ pub struct Model {
 
 /// The optional component that decodes previews.
 pub const PREVIEW: &str = "preview_vae";
+/// The optional component that chooses among candidates.
+pub const SCORER: &str = "scorer";
 /// The components that a model draws without, and that a bundle marks as optional.
-pub const OPTIONAL: [&str; 1] = [PREVIEW];
+pub const OPTIONAL: [&str; 2] = [PREVIEW, SCORER];
 
 /// Names and shapes of every tensor that the model in `files` takes: `component/key`.
 ///
@@ -88,6 +92,7 @@ impl Model {
         let preview = files.configs.contains_key(PREVIEW).then(|| load_preview(files, tensors, shape)).transpose()?;
         let network = family.network(files, tensors)?;
         let text = TextStage::load(files, tensors, family, max_text_tokens)?;
+        let scorer = files.configs.contains_key(SCORER).then(|| Scorer::load(tensors, files, SCORER)).transpose()?;
         let latent = shape.latent_channels;
         let repainting = 2 * latent + family.told_mask().channels(shape.factor);
         if ![latent, repainting].contains(&network.in_channels) {
@@ -132,6 +137,7 @@ impl Model {
             scheduler_config: files.configs.get("scheduler").cloned().unwrap_or_default(),
             autoencoder,
             preview,
+            scorer,
             memory: MemoryPlan::default(),
             info,
             device: tensors.device().clone(),
@@ -147,17 +153,34 @@ impl Model {
         Ok(())
     }
 
-    /// Adds the preview decoder to a model that was loaded without it.
+    /// Adds one of the [`OPTIONAL`] components to a model that was loaded without it.
     ///
     /// # Errors
     /// Those of [`load`](Self::load), for that component alone.
-    pub fn add_preview(&mut self, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
-        self.preview = Some(load_preview(files, tensors, self.autoencoder.shape())?);
+    pub fn add_optional(&mut self, component: &str, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
+        match component {
+            PREVIEW => self.preview = Some(load_preview(files, tensors, self.autoencoder.shape())?),
+            SCORER => self.scorer = Some(Scorer::load(tensors, files, SCORER)?),
+            other => return Err(Error::bad_model(format!("`{other}` is no optional component"))),
+        }
         Ok(())
     }
 
-    pub fn has_preview(&self) -> bool {
-        self.preview.is_some()
+    /// Whether that one of the [`OPTIONAL`] components is there.
+    pub fn has_optional(&self, component: &str) -> bool {
+        match component {
+            PREVIEW => self.preview.is_some(),
+            SCORER => self.scorer.is_some(),
+            _ => false,
+        }
+    }
+
+    /// # Errors
+    /// `BadInput` where the model has no scorer.
+    pub fn scorer(&self) -> Result<&Scorer> {
+        self.scorer.as_ref().ok_or_else(|| {
+            Error::bad_input("this model has no scorer, so nothing chooses among candidates; leave them out")
+        })
     }
 
     /// Whether the text encoders are on the device.

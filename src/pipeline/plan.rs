@@ -4,7 +4,7 @@ use super::{
     inpaint,
     memory::MIN_TILE,
     model::Model,
-    request::{Plan, Request},
+    request::{Keep, Plan, Request},
 };
 use crate::{
     Error, Result,
@@ -17,6 +17,8 @@ use crate::{
 
 /// More steps than this only cost time.
 pub const MAX_STEPS: usize = 1000;
+/// The latents of all candidates are kept until the best are known.
+pub const MAX_CANDIDATES: usize = 1024;
 /// The longest prompt that is looked at, in bytes; far more than any model reads.
 pub const MAX_PROMPT_BYTES: usize = 20_000;
 /// The largest side, as a multiple of the largest that the model was trained for.
@@ -52,6 +54,8 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     if count == 0 {
         return Err(Error::bad_input("a count of 0 pictures draws nothing; give at least 1"));
     }
+    let candidates = candidates(model, request, count)?;
+    let count = if request.keep == Some(Keep::All) { candidates.unwrap_or(count) } else { count };
     let mut warnings = Vec::new();
     if model.memory.short_by > 0 {
         warnings.push(format!(
@@ -81,6 +85,11 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
         churn: request.churn,
     })?;
 
+    if candidates.is_some() {
+        let (halved, scorer) = (model.preview_decoder().1, model.scorer()?);
+        let seen = |side: usize| if halved { side / 2 } else { side };
+        scorer.reduction(seen(height), seen(width))?;
+    }
     let tile = tile(model, request, width, height)?;
     let latent: usize = model.latent_shape(width, height).iter().product();
     let noises = request.noise.iter().chain(&request.step_noise).chain(&request.encode_noise);
@@ -90,7 +99,27 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
             noise.len()
         )));
     }
-    Ok(Plan { steps, guidance, guides, width, height, count, tile, strength, schedule, warnings })
+    Ok(Plan { steps, guidance, guides, width, height, count, candidates, tile, strength, schedule, warnings })
+}
+
+/// How many pictures are drawn to choose `count` from.
+fn candidates(model: &Model, request: &Request, count: usize) -> Result<Option<usize>> {
+    let Some(candidates) = request.candidates else {
+        return match request.keep {
+            Some(_) => Err(Error::bad_input("what to keep is asked of candidates; say how many, or leave it out")),
+            None => Ok(None),
+        };
+    };
+    model.scorer()?;
+    if candidates < count {
+        return Err(Error::bad_input(format!(
+            "{candidates} candidates are fewer than the {count} pictures to choose from them; give at least {count}"
+        )));
+    }
+    if candidates > MAX_CANDIDATES {
+        return Err(Error::bad_input(format!("{candidates} candidates are too many; give at most {MAX_CANDIDATES}")));
+    }
+    Ok(Some(candidates))
 }
 
 /// By how much the negative prompt guides, if at all.

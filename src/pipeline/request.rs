@@ -52,6 +52,16 @@ pub struct Request {
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub count: Option<usize>,
+    /// Draw N pictures, from the seed on, and choose the best by the model's scorer: best first, each with its seed and
+    /// score; the others are decoded small only
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
+    pub candidates: Option<usize>,
+    /// Which of the candidates come back: the best, as many as the count says, or all [default: best]
+    #[serde(deserialize_with = "kind::keep")]
+    #[cfg_attr(feature = "cli", arg(long, requires = "candidates"))]
+    #[cfg_attr(test, ts(inline))]
+    pub keep: Option<Keep>,
     /// Denoising steps [default: the model's]
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
@@ -130,6 +140,15 @@ pub struct Request {
     pub encode_noise: Option<Vec<f32>>,
 }
 
+/// Which candidates are given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[cfg_attr(test, derive(ts_rs::TS), ts(rename_all = "lowercase"))]
+pub enum Keep {
+    Best,
+    All,
+}
+
 impl Request {
     /// The options in an object of another language, whose other keys are left aside.
     ///
@@ -146,6 +165,7 @@ mod kind {
     use serde::{Deserialize, Deserializer, de::Error};
     use serde_json::Value;
 
+    use super::Keep;
     use crate::denoise::{SkipLayers, schedule::Churn};
 
     fn read<'de, D: Deserializer<'de>, T>(
@@ -191,6 +211,14 @@ mod kind {
         read(from, "a whole number of at least 1", |value| whole(value).map(|n| n as usize))
     }
 
+    pub fn keep<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Keep>, D::Error> {
+        read(from, "\"best\" or \"all\"", |value| match value.as_str()? {
+            "best" => Some(Keep::Best),
+            "all" => Some(Keep::All),
+            _ => None,
+        })
+    }
+
     /// In decimal, for JavaScript's numbers end at 2^53.
     pub fn seed<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         let kind = format!("a whole number from 0 to {}", u64::MAX);
@@ -208,7 +236,10 @@ pub struct Plan {
     pub guides: Option<f32>,
     pub width: usize,
     pub height: usize,
+    /// How many pictures are given back.
     pub count: usize,
+    /// How many are drawn to choose them from; `None` where nothing chooses.
+    pub candidates: Option<usize>,
     /// The side of the tiles of decoding, in latent positions.
     pub tile: Option<usize>,
     /// 1 where nothing is started from.
@@ -220,9 +251,14 @@ pub struct Plan {
 }
 
 /// Finished pictures.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Generated {
+    /// With candidates, the best first.
     pub images: Vec<Image>,
+    /// The seed of each picture.
+    pub seeds: Vec<u64>,
+    /// The scorer's word on each picture, -1 to 1, where there were candidates; else none.
+    pub scores: Vec<f32>,
     pub warnings: Vec<String>,
 }
 

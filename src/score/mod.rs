@@ -112,27 +112,36 @@ impl Scorer {
     /// `[M, T, D]`: `[N, M]`.
     ///
     /// # Errors
-    /// `BadInput` where `H` is no whole multiple of the config's `sample_size`, or `W` not of the same factor; `BadModel`
-    /// where pictures or texts have other channels than the scorer was made for.
+    /// Those of [`reduction`](Self::reduction); `BadModel` where pictures or texts have other channels than the scorer was made for.
     pub fn forward(&self, pixels: PixelTensor, text: &TextEmbedding) -> Result<Tensor<2>> {
         Ok(self.image_embeds(pixels)?.matmul(self.text_embeds(text)?.transpose()))
+    }
+
+    /// By how much a picture of this size is reduced before it is looked at.
+    ///
+    /// # Errors
+    /// `BadInput` where that is no whole number for both sides.
+    pub fn reduction(&self, height: usize, width: usize) -> Result<usize> {
+        let size = self.config.sample_size;
+        let factor = height / size;
+        if factor == 0 || !height.is_multiple_of(size) || !width.is_multiple_of(factor) {
+            return Err(Error::bad_input(format!(
+                "the scorer cannot look at {width} x {height} pixels: it takes heights that are a multiple of {size}, and widths that are one of the same factor; draw another size, or leave candidates out"
+            )));
+        }
+        Ok(factor)
     }
 
     /// Unit vectors, `[N, projection_dim]`.
     fn image_embeds(&self, pixels: PixelTensor) -> Result<Tensor<2>> {
         let [n, c, height, width] = pixels.dims();
-        let ScorerConfig { in_channels, sample_size, .. } = self.config;
-        if c != in_channels {
+        if c != self.config.in_channels {
             return Err(Error::bad_model(format!(
-                "scorer/config.json: `in_channels` is {in_channels}, but this model's pictures have {c}"
+                "scorer/config.json: `in_channels` is {}, but this model's pictures have {c}",
+                self.config.in_channels
             )));
         }
-        let factor = height / sample_size;
-        if !height.is_multiple_of(sample_size) || factor == 0 || !width.is_multiple_of(factor) {
-            return Err(Error::bad_input(format!(
-                "a picture of {width} x {height} cannot be scored; its height must be a multiple of {sample_size} and its width of the same factor"
-            )));
-        }
+        let factor = self.reduction(height, width)?;
         let pixels = pixels.clamp(-1.0, 1.0);
         let x = match factor {
             1 => pixels,

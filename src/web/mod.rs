@@ -12,7 +12,9 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     Error, Result,
-    pipeline::{Event, MemoryBudget, MemoryPlan, PREVIEW, Pipeline, Request, memory_needs, required_params},
+    pipeline::{
+        Event, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, memory_needs, required_params,
+    },
     values::{Image, read},
     weights::{
         Tensors,
@@ -96,6 +98,8 @@ impl Loader {
             license: manifest.license.clone(),
             attribution: manifest.attribution.clone(),
             repaints_only: pipeline.repaints_only(),
+            chooses: pipeline.has_optional(SCORER)
+                || self.whole.as_ref().is_some_and(|whole| whole.is_optional(SCORER)),
             weights: self.memory.kept.name(),
             releases_text: self.memory.release_text,
         };
@@ -126,6 +130,7 @@ pub struct Model {
 struct Wants {
     #[serde(default)]
     preview: bool,
+    candidates: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -140,6 +145,7 @@ struct Info {
     license: String,
     attribution: String,
     repaints_only: bool,
+    chooses: bool,
     weights: &'static str,
     releases_text: bool,
 }
@@ -225,9 +231,12 @@ impl Model {
     /// `bad-input` for what is no request.
     pub fn optional_loader(&self, request: JsValue) -> Thrown<Option<Loader>> {
         let wants: Wants = from_js(request)?;
-        let wanted = |whole: &&Manifest| wants.preview && whole.is_optional(PREVIEW) && !self.pipeline.has_preview();
-        let whole = self.whole.as_ref().filter(wanted);
-        Ok(whole.map(|whole| self.part(whole, |component| component == PREVIEW)))
+        let Some(whole) = &self.whole else { return Ok(None) };
+        let asked = [(PREVIEW, wants.preview), (SCORER, wants.candidates.is_some())];
+        let missing = |name: &str| whole.is_optional(name) && !self.pipeline.has_optional(name);
+        let wanted: Vec<_> = asked.into_iter().filter(|(name, asked)| *asked && missing(name)).collect();
+        let part = || self.part(whole, |component| wanted.iter().any(|(name, _)| *name == component));
+        Ok((!wanted.is_empty()).then(part))
     }
 
     /// Takes what a loader of this model's brought.
@@ -236,9 +245,10 @@ impl Model {
     /// `bad-input` naming a shard that is missing.
     pub fn add(&mut self, loader: Loader) -> Thrown<()> {
         let (part, tensors) = loader.inner.finish()?;
-        if part.has_component(PREVIEW) {
-            self.pipeline.add_preview(&part.files, &tensors)?;
-        } else {
+        for component in OPTIONAL.into_iter().filter(|component| part.has_component(component)) {
+            self.pipeline.add_optional(component, &part.files, &tensors)?;
+        }
+        if part.has_component(TEXT_ENCODERS) {
             self.pipeline.restore_text(&part.files, &tensors)?;
         }
         Ok(())
@@ -250,8 +260,9 @@ impl Model {
         Loader::new(part, self.device.clone(), self.memory)
     }
 
-    /// Draws; `on_step` is called after each step with `{image, count, step, steps, preview?}` and its promise
-    /// awaited: false cancels. Gives `{images, seed, warnings, timings, raw?}`.
+    /// Draws; `on_step` is called after each step with `{image, count, step, steps, preview?}`, once more with `{seed, score}`
+    /// for each candidate, and its promise awaited: false cancels. Gives `{images, seed, seeds, scores?, warnings, timings,
+    /// raw?}`.
     ///
     /// # Errors
     /// `bad-input`, `aborted`, `device-lost`, `out-of-memory`.
@@ -265,6 +276,7 @@ impl Model {
         let (seed, request) = (options.seed, options);
         let mut timings = Timings::default();
         let mut raw = Vec::new();
+        let mut last_step = 0;
         let mut since = js_sys::Date::now();
         let mut lap = || {
             let now = js_sys::Date::now();
@@ -283,10 +295,14 @@ impl Model {
                     Event::Step { image, count, step, steps, x_t, preview } => {
                         settle(x_t.clone()).await?;
                         let preview = if wants_preview { Some(preview.image().await?) } else { None };
-                        if !tell(&on_step, image, count, step, steps, preview).await? {
-                            return Err(Error::aborted());
-                        }
+                        last_step = steps;
+                        tell(&on_step, [image, count, step, steps], preview, None).await?;
                         timings.denoise_ms += lap();
+                    }
+                    Event::Candidate { image, count, seed, score, picture } => {
+                        let picture = wants_preview.then(|| picture.clone());
+                        tell(&on_step, [image, count, last_step, last_step], picture, Some((seed, score))).await?;
+                        timings.decode_ms += lap();
                     }
                     Event::Decoded { pixels, .. } => {
                         if wants_raw {
@@ -306,6 +322,10 @@ impl Model {
         let images: js_sys::Array = generated.images.iter().map(image_to_js).collect::<Result<_>>()?;
         set(&answer, "images", &images)?;
         set(&answer, "seed", &JsValue::from_str(&seed.to_string()))?;
+        set(&answer, "seeds", &to_js(&generated.seeds.iter().map(u64::to_string).collect::<Vec<_>>())?)?;
+        if !generated.scores.is_empty() {
+            set(&answer, "scores", &to_js(&generated.scores)?)?;
+        }
         set(&answer, "warnings", &to_js(&generated.warnings)?)?;
         set(&answer, "timings", &to_js(&timings)?)?;
         if wants_raw {
@@ -324,18 +344,23 @@ async fn settle<const D: usize>(tensor: Tensor<D>) -> Result<()> {
     read(tensor).await.map(drop)
 }
 
-/// Calls `on_step` and awaits its answer: whether to go on.
+/// Calls `on_step` with `[image, count, step, steps]`, and of a candidate with its seed and score, and awaits its answer.
+///
+/// # Errors
+/// `Aborted` where the answer is false.
 async fn tell(
     on_step: &Function,
-    image: usize,
-    count: usize,
-    step: usize,
-    steps: usize,
+    numbers: [usize; 4],
     preview: Option<Image>,
-) -> Result<bool> {
+    candidate: Option<(u64, f32)>,
+) -> Result<()> {
     let event = Object::new();
-    for (key, value) in [("image", image), ("count", count), ("step", step), ("steps", steps)] {
+    for (key, value) in ["image", "count", "step", "steps"].into_iter().zip(numbers) {
         set(&event, key, &JsValue::from_f64(value as f64))?;
+    }
+    if let Some((seed, score)) = candidate {
+        set(&event, "seed", &JsValue::from_str(&seed.to_string()))?;
+        set(&event, "score", &JsValue::from_f64(f64::from(score)))?;
     }
     if let Some(preview) = preview {
         let preview = image_to_js(&preview)?;
@@ -343,7 +368,7 @@ async fn tell(
     }
     let answer = on_step.call1(&JsValue::NULL, &event).map_err(callback_failed)?;
     let answer = JsFuture::from(Promise::resolve(&answer)).await.map_err(callback_failed)?;
-    Ok(answer != JsValue::FALSE)
+    if answer == JsValue::FALSE { Err(Error::aborted()) } else { Ok(()) }
 }
 
 fn callback_failed(error: JsValue) -> Error {

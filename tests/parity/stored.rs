@@ -165,7 +165,7 @@ fn an_optional_component_comes_later_and_changes_nothing_else() {
     core.check_params(&required_params(&core.files, &Device::flex()).unwrap()).unwrap();
     let shards = of(&core);
     let mut model = load(core, &shards);
-    assert!(whole.has_preview() && !model.has_preview());
+    assert!(whole.has_optional(PREVIEW) && !model.has_optional(PREVIEW));
     // By its own autoencoder, at half the size.
     assert_eq!((preview(&mut whole).width, preview(&mut model).width), (32, 16));
 
@@ -173,8 +173,8 @@ fn an_optional_component_comes_later_and_changes_nothing_else() {
     part.retain_components(|component| component == PREVIEW);
     let shards = of(&part);
     let (part, tensors) = push_all(part, &shards);
-    model.add_preview(&part.files, &tensors).unwrap();
-    assert!(model.has_preview());
+    model.add_optional(PREVIEW, &part.files, &tensors).unwrap();
+    assert!(model.has_optional(PREVIEW));
     assert_eq!(preview(&mut model), preview(&mut whole));
 }
 

@@ -9,7 +9,7 @@ use std::{
 use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
-    pipeline::{OPTIONAL, PREVIEW, required_params},
+    pipeline::{OPTIONAL, PREVIEW, SCORER, required_params},
     weights::{
         ModelFiles, ParamShape, StoredDtype,
         bundle::{self, FORMAT, FinishedShard, MAX_SHARD, Manifest, Shard, ShardWriter, VERSION},
@@ -29,8 +29,8 @@ const TEXT_ENCODER: &str = "text_encoder";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A diffusers folder or a bundle; without it, the bundle at --to gets a text encoder only
-    #[arg(long, value_name = "DIR", required_unless_present = "text_encoder")]
+    /// A diffusers folder or a bundle; without it, the bundle at --to gets a text encoder or a scorer only
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["text_encoder", "scorer"])]
     from: Option<PathBuf>,
     /// The folder of the text encoder and its tokenizer.json, where --from has none
     #[arg(long, value_name = "DIR")]
@@ -38,6 +38,9 @@ pub struct Args {
     /// The folder of a small decoder of the same latents (TAESD), which then draws the previews
     #[arg(long, value_name = "DIR", requires = "from")]
     preview_decoder: Option<PathBuf>,
+    /// The folder of a scorer, which then chooses among candidates
+    #[arg(long, value_name = "DIR")]
+    scorer: Option<PathBuf>,
     /// The folder to write
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
@@ -93,7 +96,7 @@ fn write_diffusers(args: &Args) -> Result<()> {
     let Some(Model::Bundle(bundle)) = args.from.as_deref().map(files::open).transpose()? else {
         return Err(Error::bad_input("--format diffusers is made from a bundle; name one with --from"));
     };
-    if args.text_encoder.is_some() || args.preview_decoder.is_some() {
+    if args.text_encoder.is_some() || args.preview_decoder.is_some() || args.scorer.is_some() {
         return Err(Error::bad_input("--format diffusers writes what the bundle holds; convert to a bundle first"));
     }
     if args.to.join("manifest.json").is_file() {
@@ -129,11 +132,15 @@ fn write_bundle(args: &Args) -> Result<()> {
         folder.read_tokenizer("tokenizer", text_encoder)?;
         replaced.push(TEXT_ENCODER);
     }
-    if let Some(preview) = &args.preview_decoder {
-        folder.read_component(PREVIEW, preview)?;
-        let class = folder.files.configs[PREVIEW]["_class_name"].clone();
-        folder.files.model_index[PREVIEW] = json!(["diffusers", class]);
-        replaced.push(PREVIEW);
+    for (component, library, given) in
+        [(PREVIEW, "diffusers", &args.preview_decoder), (SCORER, "inkbloom", &args.scorer)]
+    {
+        if let Some(given) = given {
+            folder.read_component(component, given)?;
+            let class = folder.files.configs[component]["_class_name"].clone();
+            folder.files.model_index[component] = json!([library, class]);
+            replaced.push(component);
+        }
     }
     if bundle.is_some() && replaced.is_empty() && args.dtype.is_some() {
         return Err(Error::bad_input("the numbers of a bundle stay as they are; leave --dtype away"));

@@ -9,7 +9,7 @@ use std::{
 
 use inkbloom::{
     Error, Result,
-    pipeline::{PREVIEW, required_params},
+    pipeline::{PREVIEW, SCORER, required_params},
     prompt::clip_tokenizer,
     weights::{
         ModelFiles, Tensors,
@@ -56,7 +56,8 @@ impl StoredTensor {
 }
 
 /// The components that a pipeline can name, besides its tokenizers.
-const COMPONENTS: [&str; 7] = ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", PREVIEW, "scheduler"];
+const COMPONENTS: [&str; 8] =
+    ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", PREVIEW, SCORER, "scheduler"];
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 
 /// Names that diffusers and transformers give their weights, single or sharded by an index; full precision goes before

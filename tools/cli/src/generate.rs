@@ -104,6 +104,9 @@ pub fn run(args: &Args) -> Result<()> {
             None => Ok(()),
         }
     }))?;
+    for (i, (seed, score)) in generated.seeds.iter().zip(&generated.scores).enumerate() {
+        eprintln!("{}: seed {seed}, score {score:.3}", numbered(&args.out, i, generated.images.len()).display());
+    }
     for warning in &generated.warnings {
         eprintln!("note: {warning}");
     }
@@ -137,6 +140,7 @@ async fn note(dump: &mut Dump, event: Event<'_>) -> Result<()> {
         Event::Step { image: 0, step, x_t, .. } => {
             dump.f32(format!("latent.{step}"), &x_t.dims(), &read(x_t.clone()).await?);
         }
+        Event::Candidate { image, score, .. } => dump.f32(format!("score.{image}"), &[1], &[score]),
         Event::Decoded { image: 0, pixels } => {
             dump.f32("image".to_owned(), &pixels.dims(), &read(pixels.clone()).await?);
         }
