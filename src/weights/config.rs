@@ -183,6 +183,11 @@ impl<'a> Config<'a> {
         Self { known: Some(known), ..self }
     }
 
+    /// All of it.
+    pub fn value(&self) -> Value {
+        Value::Object(self.map.clone())
+    }
+
     /// The name of the file, for messages.
     pub fn file(&self) -> &str {
         &self.file

@@ -2,7 +2,9 @@
 
 import json
 import sys
+import warnings
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from unittest.mock import patch
 
@@ -561,8 +563,131 @@ def alphas_cumprod(path: Path) -> None:
     save_json(path.with_suffix(".json"), dict(indices=indices, tables=tables), separators=(",", ":"))
 
 
+def class_keys(path: Path) -> None:
+    """What each class takes, with its defaults."""
+    value = {}
+    for name, *_ in CLASSES.values():
+        parameters = signature(getattr(diffusers, name).__init__).parameters
+        value[name] = {key: parameter.default for key, parameter in parameters.items() if key != "self"}
+        if "lambda_min_clipped" in value[name]:
+            value[name]["lambda_min_clipped"] = None  # minus infinity, which JSON lacks
+    save_json(path.with_suffix(".json"), value, indent=0)
+
+
+# --- files as they were saved by others, in the hands of a pipeline ---
+
+# The pipeline, the class that its model_index.json names, the scheduler's file, and the class that is taken instead.
+FILES = {
+    "no_offset": ("StableDiffusionPipeline", "DDIMScheduler", STABLE_DIFFUSION | dict(steps_offset=0), None),
+    "silent_ddim": ("StableDiffusionPipeline", "DDIMScheduler", STABLE_DIFFUSION, None),
+    "silent_ddim_img2img": ("StableDiffusionImg2ImgPipeline", "DDIMScheduler", STABLE_DIFFUSION, None),
+    "silent_ddim_inpaint": ("StableDiffusionInpaintPipeline", "DDIMScheduler", STABLE_DIFFUSION, None),
+    "silent_ddim_xl": ("StableDiffusionXLPipeline", "DDIMScheduler", STABLE_DIFFUSION, None),
+    "silent_pndm_inpaint": ("StableDiffusionInpaintPipeline", "PNDMScheduler", STABLE_DIFFUSION, None),
+    "silent_ddim_to_ddpm": ("StableDiffusionPipeline", "DDIMScheduler", STABLE_DIFFUSION, "DDPMScheduler"),
+    "clipped_pndm_to_ddim": (
+        "StableDiffusionPipeline",
+        "PNDMScheduler",
+        STABLE_DIFFUSION | dict(clip_sample=True, skip_prk_steps=True, steps_offset=0),
+        "DDIMScheduler",
+    ),
+    "turbo": (
+        "StableDiffusionXLPipeline",
+        "EulerAncestralDiscreteScheduler",
+        STABLE_DIFFUSION | dict(interpolation_type="linear", clip_sample=False, timestep_spacing="trailing"),
+        None,
+    ),
+    "zero_snr_that_pndm_lacks": (
+        "StableDiffusionPipeline",
+        "PNDMScheduler",
+        STABLE_DIFFUSION | dict(rescale_betas_zero_snr=True, skip_prk_steps=True, thresholding=True, tensor_format="pt"),
+        None,
+    ),
+    "spacing_that_singlestep_lacks": (
+        "StableDiffusionPipeline",
+        "DPMSolverSinglestepScheduler",
+        STABLE_DIFFUSION | dict(timestep_spacing="trailing", steps_offset=7),
+        None,
+    ),
+    "deis_to_dpm": (
+        "StableDiffusionPipeline",
+        "DEISMultistepScheduler",
+        STABLE_DIFFUSION | dict(solver_type="logrho", solver_order=3, final_sigmas_type="zero"),
+        "DPMSolverMultistepScheduler",
+    ),
+    "unipc_to_dpm": (
+        "StableDiffusionXLPipeline",
+        "UniPCMultistepScheduler",
+        STABLE_DIFFUSION | dict(solver_type="bh2", timestep_spacing="leading", steps_offset=1),
+        "DPMSolverMultistepScheduler",
+    ),
+    "dpm_to_unipc": (
+        "StableDiffusionPipeline",
+        "DPMSolverMultistepScheduler",
+        STABLE_DIFFUSION | dict(solver_type="heun", algorithm_type="dpmsolver++", use_lu_lambdas=True),
+        "UniPCMultistepScheduler",
+    ),
+    "unknown_class_to_euler": (
+        "StableDiffusionPipeline",
+        "SASolverScheduler",
+        STABLE_DIFFUSION | dict(predictor_order=3, timestep_spacing="leading", steps_offset=0),
+        "EulerDiscreteScheduler",
+    ),
+    "only_defaults": (
+        "StableDiffusionPipeline",
+        "DPMSolverMultistepScheduler",
+        STABLE_DIFFUSION | dict(solver_order=3, _use_default_values=["solver_order"]),
+        None,
+    ),
+    "null_is_false": (
+        "StableDiffusionXLPipeline",
+        "DDIMScheduler",
+        STABLE_DIFFUSION | dict(clip_sample=None, set_alpha_to_one=None, steps_offset=1),
+        None,
+    ),
+    "lms_of_2022": (
+        "StableDiffusionPipeline",
+        "LMSDiscreteScheduler",
+        STABLE_DIFFUSION
+        | dict(clip_sample=False, set_alpha_to_one=False, timestep_values=None, timesteps=1000, tensor_format="pt"),
+        None,
+    ),
+}
+ALONE = dict(vae=None, text_encoder=None, tokenizer=None, unet=None)
+SD = ALONE | dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+PIPELINES = {
+    "StableDiffusionPipeline": SD,
+    "StableDiffusionImg2ImgPipeline": SD,
+    "StableDiffusionInpaintPipeline": SD,
+    "StableDiffusionXLPipeline": ALONE | dict(text_encoder_2=None, tokenizer_2=None),
+}
+
+
+def files(path: Path) -> None:
+    gen = generator("files")
+    x_0, noise = randn(gen, *SHAPE), randn(gen, *SHAPE)
+    warnings.simplefilter("ignore")  # what is outdated in these files is meant to be
+    runs = []
+    for name, (pipeline, own, file, instead) in FILES.items():
+        scheduler = getattr(diffusers, own).from_config({"_class_name": own} | file)
+        scheduler = getattr(diffusers, pipeline)(scheduler=scheduler, **PIPELINES[pipeline]).scheduler
+        if instead:
+            scheduler = getattr(diffusers, instead).from_config(scheduler.config)
+        result = run(name, scheduler, x_0, noise, generator(f"files {name}"))
+        result["config"] = {"_class_name": own} | file
+        runs.append(result | dict(pipeline=pipeline, instead=instead))
+    value = dict(model="0.3 * model_input + 0.0001 * t", x_0=numbers(x_0), noise=numbers(noise), runs=runs)
+    save_json(path.with_suffix(".json"), value, separators=(",", ":"))
+
+
 def cases() -> dict:
-    return {"denoise/flow_match_euler": flow_match_euler, "schedule/alphas_cumprod": alphas_cumprod} | {
+    alone = {
+        "denoise/flow_match_euler": flow_match_euler,
+        "schedule/alphas_cumprod": alphas_cumprod,
+        "schedule/keys": class_keys,
+        "schedule/files": files,
+    }
+    return alone | {
         f"schedule/{file}": partial(full_runs, class_name=name, base=base, variations=variations)
         for file, (name, base, variations) in CLASSES.items()
     }

@@ -35,8 +35,8 @@ impl DpmSolverMultistep {
     pub fn read(config: &Config) -> Result<Self> {
         // A learnt variance is cut off before any solver sees it.
         config.ignore(&["variance_type"]);
-        let path = Path::read(config, &[Curve::Plain])?;
-        let path = Path { rounds: !path.training.cosine, ..path };
+        let mut path = Path::read(config, &[Curve::Plain])?;
+        path.rounds = !path.training.cosine;
         let order = config.count("solver_order", 2)?;
         if order > 3 {
             return Err(config.wrong("solver_order", "this version knows 1, 2 and 3"));
