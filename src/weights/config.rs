@@ -391,10 +391,13 @@ impl<'a> Config<'a> {
     }
 
     /// Notes the keys that nothing read: a reader asks for every key that its class has in diffusers, so these are
-    /// another's, which act on nothing there either. Keys that start with `_` are diffusers' own notes.
+    /// another's, which act on nothing there either. Null and false ask for nothing anywhere, and keys that start with `_`
+    /// are diffusers' own notes.
     pub fn finish(&self, class: &str) {
         let read = self.read.borrow();
-        let unread = self.map.iter().filter(|(key, value)| !key.starts_with('_') && !value.is_null() && !read.contains(*key));
+        let asks = |value: &Value| !value.is_null() && *value != Value::Bool(false);
+        let unread =
+            self.map.iter().filter(|(key, value)| !key.starts_with('_') && asks(value) && !read.contains(*key));
         let keys: Vec<String> = unread.map(|(key, _)| format!("`{key}`")).collect();
         if let (Some(notes), false) = (self.notes, keys.is_empty()) {
             notes.add(format!("{}: {class} has no {}; passed over", self.file, keys.join(", ")));
@@ -434,7 +437,8 @@ mod tests {
 
     #[test]
     fn what_nothing_read_is_noted_once() {
-        let value = json!({"read": 1, "extra": 1, "more": "x", "absent": null, "_class_name": "X", "ignored": 2});
+        let value = json!({"read": 1, "extra": 1, "more": "x", "absent": null, "off": false, "_class_name": "X",
+            "ignored": 2});
         let notes = Notes::default();
         for _ in 0..2 {
             let config = Config::new("vae/config.json", &value).unwrap().noting(&notes);

@@ -426,7 +426,24 @@ fn another_scheduler_draws_too() {
     let (files, weights) = load_model(&fixture("pipeline/sd15_text"));
     let mut model = Pipeline::load(&files, &weights).unwrap();
     let mut seen = Vec::new();
-    for scheduler in ["ddpm", "ddim", "dpm++", "euler", "euler-a", "pndm", "lcm", "tcd", "EulerDiscreteScheduler"] {
+    for scheduler in [
+        "ddpm",
+        "ddim",
+        "dpm++",
+        "dpm++-single",
+        "unipc",
+        "deis",
+        "euler",
+        "euler-a",
+        "heun",
+        "lms",
+        "dpm2",
+        "kdpm2-a",
+        "pndm",
+        "lcm",
+        "tcd",
+        "EulerDiscreteScheduler",
+    ] {
         for init in [None, Some(flat(32, 32, [200, 40, 90, 255]))] {
             let request = Request {
                 prompt: "a cat".into(),

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use inkbloom::{
     Result,
     denoise::{
-        Condition, Denoiser, Denoising, FreshNoise, Guidance,
+        Blend, Condition, Denoiser, Denoising, FreshNoise, Guidance,
         schedule::{Churn, Grid, Host, Repair, Run, Schedule, Scheduler, from_config, instead},
     },
     values::{Latent, TextEmbedding},
@@ -49,14 +49,20 @@ fn latent(values: Vec<f32>) -> Latent {
 }
 
 /// Every `x_t` of a run.
-fn trajectory(schedule: &Schedule, fake: &Fake, start: Vec<f32>, noise: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+fn trajectory(
+    schedule: &Schedule,
+    fake: &Fake,
+    start: Vec<f32>,
+    noise: Vec<Vec<f32>>,
+    blend: Option<Blend>,
+) -> Vec<Vec<f32>> {
     let hidden = Tensor::zeros([1, 1, 1], &Device::flex());
     let text = TextEmbedding { hidden, attention_mask: None, pooled: None };
     let guidance =
         Guidance::new(1.0, Condition { text, picture: (16, 24), guidance: 1.0, extra: None, skip_layers: Vec::new() });
     let mut xs = vec![start.clone()];
     let fresh = FreshNoise { seed: 0, given: noise };
-    let mut run = Denoising::new(fake, &guidance, schedule, latent(start), fresh, None);
+    let mut run = Denoising::new(fake, &guidance, schedule, latent(start), fresh, blend);
     while let Some(outcome) = run.step().unwrap() {
         xs.push(numbers(outcome.x_t));
     }
@@ -122,7 +128,12 @@ fn full_runs_of(file: &str, least: usize, scheduler: impl Fn(&Value) -> Box<dyn 
         };
         let drawn = run["noise"].as_array().unwrap();
         let drawn = drawn.iter().map(|noise| if noise.is_null() { vec![f32::NAN; 6] } else { list(noise) }).collect();
-        let xs = trajectory(&schedule, &fake, start, drawn);
+        let blend = run["mask"].as_array().map(|_| Blend {
+            mask: latent(list(&run["mask"])),
+            known: latent(x_0.clone()),
+            noise: latent(noise.clone()),
+        });
+        let xs = trajectory(&schedule, &fake, start, drawn, blend);
         let expected: Vec<Vec<f32>> = run["x"].as_array().unwrap().iter().map(list).collect();
         assert_eq!(xs.len(), expected.len(), "{name}");
         for (i, (ours, reference)) in xs.iter().zip(&expected).enumerate() {
@@ -153,27 +164,27 @@ fn dpm_solver_multistep_runs_as_the_reference() {
 
 #[test]
 fn dpm_solver_singlestep_runs_as_the_reference() {
-    full_runs("dpm_solver_singlestep", 38);
+    full_runs("dpm_solver_singlestep", 39);
 }
 
 #[test]
 fn unipc_runs_as_the_reference() {
-    full_runs("unipc", 37);
+    full_runs("unipc", 39);
 }
 
 #[test]
 fn deis_runs_as_the_reference() {
-    full_runs("deis", 22);
+    full_runs("deis", 23);
 }
 
 #[test]
 fn heun_runs_as_the_reference() {
-    full_runs("heun", 16);
+    full_runs("heun", 17);
 }
 
 #[test]
 fn lms_runs_as_the_reference() {
-    full_runs("lms", 15);
+    full_runs("lms", 16);
 }
 
 #[test]
@@ -252,7 +263,7 @@ fn flow_matching_on_the_flux_grid_runs_as_the_reference() {
         let timesteps: Vec<f32> = schedule.steps.iter().map(|step| step.timestep).collect();
         assert!(relative_error(&timesteps, &list(&run["timesteps"])) < 1e-6, "{name}: {timesteps:?}");
         let expected: Vec<Vec<f32>> = run["trajectory"].as_array().unwrap().iter().map(list).collect();
-        let xs = trajectory(&schedule, &fake, expected[0].clone(), Vec::new());
+        let xs = trajectory(&schedule, &fake, expected[0].clone(), Vec::new(), None);
         for (ours, reference) in xs.iter().zip(&expected) {
             assert!(relative_error(ours, reference) < 1e-5, "{name}");
         }

@@ -111,11 +111,12 @@ KDPM2 = {
     "beta": dict(use_beta_sigmas=True),
     "linear": dict(beta_schedule="linear"),
     "begin": dict(begin=6),
+    "repaints": dict(begin=4, repaints=True),
 }
 
 # Per class: its name, what every run has, then its variations. In a variation `steps` (default 8), `begin` (the first
-# step of an image-to-image run), `set` (further arguments of set_timesteps), `step` (of step) and `patches` (which give
-# set_timesteps its mu) are the run's; the rest is config.
+# step of an image-to-image run), `set` (further arguments of set_timesteps), `step` (of step), `patches` (which give
+# set_timesteps its mu) and `repaints` (whether a mask spares half of x_0) are the run's; the rest is config.
 CLASSES = {
     "ddpm": (
         "DDPMScheduler",
@@ -335,6 +336,8 @@ CLASSES = {
             "flow_karras": FLOW | dict(use_karras_sigmas=True),
             "begin": dict(begin=4),
             "begin_third_order": dict(begin=3, solver_order=3),
+            "repaints": dict(begin=2, repaints=True),
+            "repaints_third_order_v": V | dict(begin=1, repaints=True, solver_order=3),
         },
     ),
     "deis": (
@@ -360,6 +363,7 @@ CLASSES = {
             "linear": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"),
             "flow": FLOW | dict(flow_shift=3.0),
             "begin": dict(begin=4),
+            "repaints": dict(begin=2, repaints=True),
         },
     ),
     "heun": (
@@ -379,6 +383,7 @@ CLASSES = {
             "exp": dict(beta_schedule="exp"),
             "linear": dict(beta_schedule="linear"),
             "begin": dict(begin=6),
+            "repaints": dict(begin=4, repaints=True),
         },
     ),
     "lms": (
@@ -398,6 +403,7 @@ CLASSES = {
             "linear": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"),
             # The reference weighs the first outputs as if earlier ones were there.
             "begin": dict(begin=4),
+            "repaints": dict(begin=2, repaints=True),
         },
     ),
     "kdpm2": ("KDPM2DiscreteScheduler", STABLE_DIFFUSION, SPACINGS | KDPM2 | {"cosine": COSINE}),
@@ -451,6 +457,7 @@ CLASSES = {
             "begin_within": dict(begin=3),
             "begin_within_third_order": dict(begin=4, solver_order=3, steps=9),
             "begin_at_third_order": dict(begin=5, solver_order=3, steps=9),
+            "repaints": dict(begin=2, repaints=True),
         },
     ),
     "flow_match_euler": (
@@ -487,14 +494,15 @@ CLASSES = {
 
 
 def run(
-    name: str, scheduler, x_0, noise, gen, steps: int = 8, begin: int = 0, set=None, step=None, patches: int | None = None
+    name: str, scheduler, x_0, noise, gen, steps: int = 8, begin: int = 0, set=None, step=None, patches: int | None = None,
+    repaints: bool = False,
 ) -> dict:
     if patches is not None:
         set = dict(mu=mu_of(scheduler, patches))
     scheduler.set_timesteps(steps, **(set or {}))
     add_noise = getattr(scheduler, "add_noise", None) or scheduler.scale_noise
     timesteps = scheduler.timesteps[begin:]
-    if begin:
+    if begin or repaints:
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(begin)
         x = add_noise(x_0, *((timesteps[:1], noise) if add_noise.__name__ == "scale_noise" else (noise, timesteps[:1])))
@@ -522,14 +530,20 @@ def run(
     )
     if patches is not None:
         result["patches"] = patches
+    mask = (torch.arange(x.numel()) % 2).reshape(x.shape).float()
+    if repaints:
+        result["mask"] = numbers(mask)
     if hasattr(scheduler, "sigmas"):
         result["sigmas"] = numbers(scheduler.sigmas)
     with patch.object(sys.modules[type(scheduler).__module__], "randn_tensor", draw, create=True):
-        for t in timesteps:
+        for i, t in enumerate(timesteps):
             scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             output = 0.3 * scaled + 0.0001 * t.float()
             drawn.clear()
             x = scheduler.step(output, t, x, **(step or {})).prev_sample
+            if repaints:  # as the inpainting pipelines put back what the mask spares
+                later = timesteps[i + 1 : i + 2]
+                x = (1 - mask) * (add_noise(x_0, noise, later) if len(later) else x_0) + mask * x
             result["model_input"].append(numbers(scaled))
             result["noise"].append(numbers(drawn[0]) if drawn else None)
             result["x"].append(numbers(x))
@@ -543,7 +557,7 @@ def full_runs(path: Path, class_name: str, base: dict, variations: dict) -> None
     x_0, noise = randn(gen, *SHAPE), randn(gen, *SHAPE)
     runs = []
     for name, variation in variations.items():
-        arguments = {k: v for k, v in variation.items() if k in ("steps", "begin", "set", "step", "patches")}
+        arguments = {k: v for k, v in variation.items() if k in ("steps", "begin", "set", "step", "patches", "repaints")}
         config = base | {k: v for k, v in variation.items() if k not in arguments}
         scheduler = getattr(diffusers, class_name)(**config)
         runs.append(run(name, scheduler, x_0, noise, generator(f"{class_name} {name}"), **arguments))

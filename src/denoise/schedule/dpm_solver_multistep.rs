@@ -92,6 +92,8 @@ impl Scheduler for DpmSolverMultistep {
         self.path.training.check(steps)?;
         let last = if self.path.final_sigma_is_zero { 0.0 } else { self.path.smallest() };
         let (timesteps, sigmas) = stored(self.path.grid(steps), last);
+        // Where lambda is clipped, the trailing spacing runs out earlier.
+        let steps = timesteps.len();
         let short = self.lower_order_final && steps < path::LONG;
         let step = |i: usize| {
             let last = i + 1 == steps && (self.euler_at_final || short || self.path.final_sigma_is_zero);

@@ -62,9 +62,7 @@ impl DpmSolverSinglestep {
         let (to, from) = (self.path.point(sigmas[i + 1]), self.path.point(sigmas[i - first_call]));
         let Integrals { x, first, second, third, noise } = self.algorithm.integrals(from, to, order);
         // How far along the step the prediction of a call lies.
-        let ratio = |back: usize| {
-            (self.path.point(sigmas[i - back]).lambda - from.lambda) / (to.lambda - from.lambda)
-        };
+        let ratio = |back: usize| (self.path.point(sigmas[i - back]).lambda - from.lambda) / (to.lambda - from.lambda);
         let mut weights = [0.0; 3];
         weights[first_call] = first;
         // The difference of a prediction from the step's first.

@@ -62,8 +62,7 @@ impl Scheduler for KDpm2 {
             calls.push(call(timesteps[i], sigma, sigma, vec![(Term::X(0), 1.0 + along), (Term::X0(0), -along)]));
             if next > 0.0 {
                 let along = (down - sigma) / middle;
-                let terms =
-                    vec![(Term::X(1), 1.0), (Term::X(0), along), (Term::X0(0), -along), (Term::Noise, up)];
+                let terms = vec![(Term::X(1), 1.0), (Term::X(0), along), (Term::X0(0), -along), (Term::Noise, up)];
                 calls.push(call(sigma_to_timestep(middle, &trained), middle, next, terms));
             }
         }

@@ -366,8 +366,10 @@ mod tests {
         for (class, config) in configs() {
             for steps in [1, 3, 8, 30] {
                 let schedule = scheduler(class, &config).schedule(&Run::new(steps)).unwrap();
+                // On the way to further down this one looks below the next step.
+                let falls = class != "KDPM2AncestralDiscreteScheduler";
                 for pair in schedule.steps.windows(2) {
-                    assert!(pair[0].timestep >= pair[1].timestep, "{class} {steps}");
+                    assert!(!falls || pair[0].timestep >= pair[1].timestep, "{class} {steps}");
                     assert!(pair[0].noised.noise >= pair[1].noised.noise - 1e-12, "{class} {steps}");
                 }
             }

@@ -67,6 +67,10 @@ impl Path {
         if flow.is_some() && (lu_lambdas || !flow_curves.contains(&curve)) {
             return Err(config.wrong("use_flow_sigmas", "it does not go with sigmas along another curve"));
         }
+        let lambda_min_clipped = config.f64("lambda_min_clipped", f64::NEG_INFINITY)?;
+        if training.sigmas().first().is_none_or(|smallest| -smallest.ln() < lambda_min_clipped) {
+            return Err(config.wrong("lambda_min_clipped", "it leaves out every training step"));
+        }
         Ok(Self {
             training,
             flow,
@@ -76,7 +80,7 @@ impl Path {
             sigma_max: config.opt_f64("sigma_max")?,
             rounds: true,
             lu_lambdas,
-            lambda_min_clipped: config.f64("lambda_min_clipped", f64::NEG_INFINITY)?,
+            lambda_min_clipped,
         })
     }
 

@@ -111,6 +111,9 @@ impl Training {
         // These act only with thresholding.
         config.ignore(&["dynamic_thresholding_ratio", "sample_max_value"]);
         let count = config.count("num_train_timesteps", 1000)?;
+        if count < 2 {
+            return Err(config.wrong("num_train_timesteps", "it must be at least 2"));
+        }
         let (start, end) = (config.f64("beta_start", defaults.beta_start)?, config.f64("beta_end", defaults.beta_end)?);
         let schedule = config.str("beta_schedule", defaults.beta_schedule)?;
         // In the reference's f32, to its rounding: what lies at the ends decides timesteps that are rounded down.
