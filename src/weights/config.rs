@@ -199,9 +199,13 @@ impl<'a> Config<'a> {
         Error::bad_model(format!("{}: `{key}` is {value}; {right}", self.file))
     }
 
+    fn knows(&self, key: &str) -> bool {
+        self.known.is_none_or(|groups| groups.iter().any(|keys| keys.contains(&key)))
+    }
+
     /// The value of `key`, be it null, where the class at hand has such a key.
     fn stated(&self, key: &str) -> Option<&'a Value> {
-        if self.known.is_some_and(|groups| !groups.iter().any(|keys| keys.contains(&key))) {
+        if !self.knows(key) {
             return None;
         }
         self.read.borrow_mut().insert(key.to_owned());
@@ -387,7 +391,8 @@ impl<'a> Config<'a> {
 
     /// Keys that do not change a forward pass (dropout, training flags, ...).
     pub fn ignore(&self, keys: &[&str]) {
-        self.read.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
+        let known = keys.iter().filter(|key| self.knows(key));
+        self.read.borrow_mut().extend(known.map(|key| (*key).to_owned()));
     }
 
     /// Notes the keys that nothing read: a reader asks for every key that its class has in diffusers, so these are
@@ -454,6 +459,7 @@ mod tests {
         let value = json!({"mine": 1, "theirs": 2, "default": 3, "off": null, "_use_default_values": ["default"]});
         let notes = Notes::default();
         let config = Config::new("c", &value).unwrap().noting(&notes).of_class(&[&["mine", "default"], &["off"]]);
+        config.ignore(&["theirs"]);
         assert_eq!(["mine", "theirs", "default"].map(|key| config.usize(key, 7).unwrap()), [1, 7, 7]);
         assert!(config.has("mine") && !config.has("theirs") && !config.has("default"));
         assert!(!config.bool("off", true).unwrap() && config.bool("theirs", true).unwrap());

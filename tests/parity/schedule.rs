@@ -149,7 +149,7 @@ fn full_runs_of(file: &str, least: usize, scheduler: impl Fn(&Value) -> Box<dyn 
 
 #[test]
 fn ddpm_runs_as_the_reference() {
-    full_runs("ddpm", 14);
+    full_runs("ddpm", 16);
 }
 
 #[test]
@@ -303,7 +303,11 @@ fn what_a_scheduler_cannot_honour_is_named() {
         ("DEISMultistepScheduler", r#"{"solver_type": "rhoab"}"#, "solver_type"),
         ("KDPM2DiscreteScheduler", r#"{"prediction_type": "sample"}"#, "prediction_type"),
         ("HeunDiscreteScheduler", r#"{"use_karras_sigmas": true, "use_beta_sigmas": true}"#, "only one"),
-        ("DPMSolverMultistepScheduler", r#"{"use_dynamic_shifting": true}"#, "use_dynamic_shifting"),
+        (
+            "DPMSolverMultistepScheduler",
+            r#"{"use_dynamic_shifting": true, "use_flow_sigmas": true, "prediction_type": "flow_prediction"}"#,
+            "use_dynamic_shifting",
+        ),
         ("FlowMatchEulerDiscreteScheduler", r#"{"shift": 0.0}"#, "above 0"),
         (
             "FlowMatchEulerDiscreteScheduler",

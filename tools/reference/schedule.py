@@ -129,6 +129,8 @@ CLASSES = {
             "sample": SAMPLE,
             "linear_clipped": dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=True),
             "cosine_clip_range": COSINE | dict(clip_sample=True, clip_sample_range=1.5),
+            "laplace": dict(beta_schedule="laplace"),
+            "sigmoid": dict(beta_schedule="sigmoid"),
             "zero_snr": ZERO_SNR,
             "fixed_small_log": dict(variance_type="fixed_small_log"),
             "fixed_large": dict(variance_type="fixed_large"),

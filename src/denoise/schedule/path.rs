@@ -52,11 +52,13 @@ impl Path {
     /// # Errors
     /// `BadModel` for an option that this version cannot honour.
     pub fn read(config: &Config, flow_curves: &[Curve]) -> Result<Self> {
-        config.only("use_dynamic_shifting", false)?;
-        // It acts only with dynamic shifting.
-        config.ignore(&["time_shift_type"]);
         let shift = config.f64("flow_shift", 1.0)?;
         let flow = config.bool("use_flow_sigmas", false)?.then_some(shift);
+        if flow.is_some() {
+            config.only("use_dynamic_shifting", false)?;
+        }
+        // Shifting acts only on sigmas of flow matching, and its type only where it is dynamic.
+        config.ignore(&["use_dynamic_shifting", "time_shift_type"]);
         let training = Training::read(config, &Defaults::LINSPACE)?;
         if flow.is_some() != (training.prediction == Prediction::Flow) {
             return Err(

@@ -127,13 +127,17 @@ impl Training {
             (None, "squaredcos_cap_v2") => {
                 capped_betas(count, |t| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2))
             }
+            (None, "laplace") => capped_betas(count, |t| {
+                let lambda = -0.5 * (0.5 - t).signum() * (1.0 - 2.0 * (0.5 - t).abs() + 1e-6).ln();
+                (lambda.exp() / (1.0 + lambda.exp())).sqrt()
+            }),
             (None, "exp") => capped_betas(count, |t| (-12.0 * t).exp()),
             (None, "sigmoid") => linspace_f32(-6.0, 6.0, count)
                 .into_iter()
                 .map(|x| (end - start) as f32 / (1.0 + (-x).exp()) + start as f32)
                 .collect(),
             _ => {
-                let known = "this version knows linear, scaled_linear, squaredcos_cap_v2, exp and sigmoid";
+                let known = "this version knows linear, scaled_linear, squaredcos_cap_v2, laplace, exp and sigmoid";
                 return Err(config.wrong("beta_schedule", known));
             }
         };
