@@ -13,7 +13,16 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 /// One of each family.
-const CASES: [&str; 6] = ["sticker_straight", "sd15_text", "sd15_inpaint_4", "sd15_lcm", "sdxl_text", "pixart_sigma"];
+const CASES: [&str; 8] = [
+    "sticker_straight",
+    "sd3_text",
+    "flux_plain",
+    "sd15_text",
+    "sd15_inpaint_4",
+    "sd15_lcm",
+    "sdxl_text",
+    "pixart_sigma",
+];
 const MUTANTS: usize = 80;
 /// Far more than any takes, even where the machine is busy.
 const SOON: Duration = Duration::from_secs(20);

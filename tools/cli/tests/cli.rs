@@ -421,6 +421,7 @@ fn an_old_bundle_is_brought_up_to_date_in_place() {
     done(&["convert", "--from", &bundle, "--to", &bundle]);
     assert_eq!(fs::read_to_string(scratch.path("bundle/manifest.json")).unwrap(), manifest);
     assert!(fs::read_to_string(scratch.path("other/manifest.json")).unwrap().contains("\"renamed\""));
+}
 
 /// Replaces a model's scheduler: its class and its file.
 fn set_scheduler(model: &Path, class: &str, file: &str) {
