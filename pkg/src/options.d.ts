@@ -52,8 +52,8 @@ width?: number,
  */
 height?: number, 
 /**
- * Sample with this scheduler, a short name or a diffusers class: ddpm, ddim, dpm++, euler, euler-a, pndm, lcm, tcd,
- * flow-euler, flow-heun [default: the model's]
+ * Sample with this scheduler, a short name or a diffusers class: ddpm, ddim, dpm++, dpm++-single, unipc, deis, euler,
+ * euler-a, heun, lms, kdpm2, kdpm2-a, pndm, lcm, tcd, flow-euler, flow-heun [default: the model's]
  */
 scheduler?: string, 
 /**

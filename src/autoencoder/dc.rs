@@ -139,7 +139,7 @@ impl AutoencoderDcConfig {
             decoder_in_shortcut: config.bool("decoder_in_shortcut", true)?,
             decoder_conv_act: activation("decoder_conv_act_fn", config.str("decoder_conv_act_fn", "relu")?)?,
         };
-        config.finish()?;
+        config.finish("AutoencoderDC");
         Ok(this)
     }
 

@@ -85,7 +85,7 @@ impl AutoencoderKlConfig {
         if this.in_channels != this.out_channels {
             return Err(config.wrong("out_channels", &format!("it must equal `in_channels`, {}", this.in_channels)));
         }
-        config.finish()?;
+        config.finish("AutoencoderKL");
         Ok(this)
     }
 

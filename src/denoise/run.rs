@@ -39,6 +39,7 @@ pub struct Denoising<'a> {
 
 struct Past {
     x_t: Latent,
+    corrected: Latent,
     output: Latent,
     x_0: Latent,
 }
@@ -82,23 +83,13 @@ impl<'a> Denoising<'a> {
         let Mix { x, output: o } = step.x_0;
         let x_0 = scaled(&self.x_t, x) + scaled(&output, o);
         let x_0 = step.clip.map_or_else(|| x_0.clone(), |range| x_0.clone().clamp(-range, range));
-        self.past.insert(0, Past { x_t: self.x_t.clone(), output, x_0: x_0.clone() });
+        let x_t = self.x_t.clone();
+        self.past.insert(0, Past { x_t: x_t.clone(), corrected: x_t, output, x_0: x_0.clone() });
         self.past.truncate(self.schedule.reach() + 1);
-
-        let mut x_t: Option<Latent> = None;
-        for (term, weight) in step.next.iter().filter(|(_, weight)| *weight != 0.0) {
-            let part = match *term {
-                Term::X(back) => scaled(&self.past[back].x_t, *weight),
-                Term::Output(back) => scaled(&self.past[back].output, *weight),
-                Term::X0(back) => scaled(&self.past[back].x_0, *weight),
-                Term::Noise => scaled(&self.fresh(self.step), *weight),
-            };
-            x_t = Some(match x_t {
-                Some(sum) => sum + part,
-                None => part,
-            });
+        if !step.corrected.is_empty() {
+            self.past[0].corrected = self.sum(&step.corrected);
         }
-        let mut x_t = x_t.unwrap_or_else(|| self.x_t.zeros_like());
+        let mut x_t = self.sum(&step.next);
         self.step += 1;
         if let Some(Blend { mask, known, noise }) = &self.blend {
             let known = match self.schedule.steps.get(self.step) {
@@ -109,6 +100,25 @@ impl<'a> Denoising<'a> {
         }
         self.x_t = x_t.clone();
         Ok(Some(StepOutcome { step: self.step, x_t, x_0 }))
+    }
+
+    /// Weighted terms of this step and those before.
+    fn sum(&self, terms: &[(Term, f64)]) -> Latent {
+        let mut sum: Option<Latent> = None;
+        for (term, weight) in terms.iter().filter(|(_, weight)| *weight != 0.0) {
+            let part = match *term {
+                Term::X(back) => scaled(&self.past[back].x_t, *weight),
+                Term::Corrected(back) => scaled(&self.past[back].corrected, *weight),
+                Term::Output(back) => scaled(&self.past[back].output, *weight),
+                Term::X0(back) => scaled(&self.past[back].x_0, *weight),
+                Term::Noise => scaled(&self.fresh(self.step), *weight),
+            };
+            sum = Some(match sum {
+                Some(sum) => sum + part,
+                None => part,
+            });
+        }
+        sum.unwrap_or_else(|| self.x_t.zeros_like())
     }
 
     /// Unit noise for `step`, the same for the same seed.

@@ -61,7 +61,7 @@ fn in_turns(
 
 /// The most scores that [`multi_head_attention`] holds at once, among `tokens` that all look at each other.
 pub fn live_scores(n: usize, heads: usize, tokens: usize) -> u64 {
-    ((n * heads * tokens) as u64 * tokens as u64).min((MAX_PIECE_BYTES / size_of::<f32>()) as u64)
+    ((n * heads * tokens) as u64).saturating_mul(tokens as u64).min((MAX_PIECE_BYTES / size_of::<f32>()) as u64)
 }
 
 /// A keep-mask `[N, T]` (1 = keep) as an attention bias `[N, 1, 1, T]`: 0 where kept, `discard` elsewhere.

@@ -102,7 +102,7 @@ fn in_memory(f32_bytes: u64, kept: Kept) -> u64 {
 
 /// Bytes that decoding `h` x `w` latent positions takes, where the largest feature map has `map` values for each.
 pub fn decoding(map: usize, h: usize, w: usize) -> u64 {
-    LIVE_MAPS * F32_BYTES * map as u64 * (h * w) as u64
+    (LIVE_MAPS * F32_BYTES * map as u64).saturating_mul((h * w) as u64)
 }
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ use super::{
 use crate::{
     Error, Result,
     autoencoder::{Autoencoder, AutoencoderShape},
-    denoise::schedule::{self, Scheduler},
+    denoise::schedule::{self, Host, Scheduler},
     pixels::Alpha,
     score::Scorer,
-    weights::{Config, ModelFiles, ParamShape, Tensors, config::config_file, list_params},
+    weights::{ModelFiles, ParamShape, Tensors, config::Notes, list_params},
 };
 
 /// A loaded model, ready to draw.
@@ -26,6 +26,9 @@ pub struct Model {
     pub network: Network,
     scheduler_class: String,
     scheduler_config: Value,
+    host: Host,
+    /// What of the other configs was passed over.
+    notes: Vec<String>,
     pub autoencoder: Autoencoder,
     /// A small decoder of the same latents (TAESD), for previews.
     preview: Option<Autoencoder>,
@@ -128,13 +131,22 @@ impl Model {
             styles: index.opt_strs("styles")?.unwrap_or_default().into_iter().map(str::to_owned).collect(),
         };
         let scheduler_class = files.class("scheduler")?.to_owned();
-        schedule::from_config(&scheduler_class, &files.config("scheduler")?, family.grid())?;
+        let scheduler_config = files.config("scheduler")?.value();
+        let repairs = family.scheduler_repairs(family::pipeline_class(&index)?);
+        let host = Host { grid: family.grid(), repairs };
+        let notes = files.notes.list();
+        // A request may name another, so it is told of, rather than refused.
+        if let Err(error) = schedule::from_config(&scheduler_class, &scheduler_config, &host, &files.notes) {
+            files.notes.add(error.message);
+        }
         Ok(Self {
             family,
             text: Some(text),
             network,
             scheduler_class,
-            scheduler_config: files.configs.get("scheduler").cloned().unwrap_or_default(),
+            scheduler_config,
+            host,
+            notes,
             autoencoder,
             preview,
             scorer,
@@ -240,17 +252,21 @@ impl Model {
         scale.filter(|scale| self.family.guides(*scale))
     }
 
-    /// The model's own scheduler, or the one of that name on the same training schedule.
+    /// The model's own scheduler, or the one of that name on the same training schedule; and what of the model's configs
+    /// was passed over.
     ///
     /// # Errors
-    /// `BadInput` for a name that is unknown or does not fit the model.
-    pub fn scheduler(&self, name: Option<&str>) -> Result<Box<dyn Scheduler>> {
-        let config = Config::new(&config_file("scheduler"), &self.scheduler_config)?;
-        let (own, grid) = (self.scheduler_class.as_str(), self.family.grid());
-        match name {
-            None => schedule::from_config(own, &config, grid),
-            Some(name) => schedule::instead(own, name, &config, grid),
-        }
+    /// `BadInput` for a name that is unknown or does not fit the model; `BadModel` where the model's own config asks for
+    /// what this version cannot honour.
+    pub fn scheduler(&self, name: Option<&str>) -> Result<(Box<dyn Scheduler>, Vec<String>)> {
+        let notes = Notes::default();
+        self.notes.iter().for_each(|note| notes.add(note.clone()));
+        let (own, config) = (self.scheduler_class.as_str(), &self.scheduler_config);
+        let scheduler = match name {
+            None => schedule::from_config(own, config, &self.host, &notes),
+            Some(name) => schedule::instead(own, name, config, &self.host, &notes),
+        }?;
+        Ok((scheduler, notes.list()))
     }
 }
 

@@ -67,7 +67,8 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     let (width, height) = size(model, request, &mut warnings)?;
     let strength = strength(model, request, &mut warnings)?;
 
-    let scheduler = model.scheduler(request.scheduler.as_deref())?;
+    let (scheduler, notes) = model.scheduler(request.scheduler.as_deref())?;
+    warnings.extend(notes);
     let spread = model.family.spreads_strength() && scheduler.has(Extra::Strength);
     let skipped = if spread { 0 } else { model.family.skipped_steps(steps, strength) };
     if skipped == steps {

@@ -89,8 +89,8 @@ pub struct Request {
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(skip))]
     pub height: Option<usize>,
-    /// Sample with this scheduler, a short name or a diffusers class: ddpm, ddim, dpm++, euler, euler-a, pndm, lcm, tcd,
-    /// flow-euler, flow-heun [default: the model's]
+    /// Sample with this scheduler, a short name or a diffusers class: ddpm, ddim, dpm++, dpm++-single, unipc, deis, euler,
+    /// euler-a, heun, lms, kdpm2, kdpm2-a, pndm, lcm, tcd, flow-euler, flow-heun [default: the model's]
     #[serde(deserialize_with = "kind::text_or_none")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
     pub scheduler: Option<String>,

@@ -45,7 +45,7 @@ impl ScorerConfig {
         if this.block_out_channels.iter().any(|width| !width.is_multiple_of(this.norm_num_groups)) {
             return Err(config.wrong("norm_num_groups", "it must divide every one of `block_out_channels`"));
         }
-        config.finish()?;
+        config.finish("InkbloomScorer");
         Ok(this)
     }
 }

@@ -19,12 +19,29 @@ pub struct ModelFiles {
     pub configs: BTreeMap<String, Value>,
     /// Component (`tokenizer`, ...) -> its `tokenizer.json`.
     pub tokenizers: BTreeMap<String, Value>,
+    /// What was passed over in these files, as far as they have been read.
+    #[serde(skip)]
+    pub notes: Notes,
+}
+
+/// Sentences for people about what was read and does not act; each is kept once.
+#[derive(Clone, Debug, Default)]
+pub struct Notes(RefCell<BTreeSet<String>>);
+
+impl Notes {
+    pub fn add(&self, note: String) {
+        self.0.borrow_mut().insert(note);
+    }
+
+    pub fn list(&self) -> Vec<String> {
+        self.0.borrow().iter().cloned().collect()
+    }
 }
 
 impl ModelFiles {
     /// `model_index.json`, of whatever class.
     pub fn index(&self) -> Result<Config<'_>> {
-        Config::new("model_index.json", &self.model_index)
+        Ok(Config::new("model_index.json", &self.model_index)?.noting(&self.notes))
     }
 
     /// The config of `component`.
@@ -34,7 +51,7 @@ impl ModelFiles {
     pub fn config(&self, component: &str) -> Result<Config<'_>> {
         let file = config_file(component);
         match self.configs.get(component) {
-            Some(value) => Config::new(&file, value),
+            Some(value) => Ok(Config::new(&file, value)?.noting(&self.notes)),
             None => Err(Error::bad_model(format!("the model lacks {file}"))),
         }
     }
@@ -50,16 +67,17 @@ impl ModelFiles {
         self.configs.get(tokenizer)?["model_max_length"].as_u64().map(|max| max as usize)
     }
 
-    /// The class that `model_index.json` names for `component`, e.g. `BertModel`.
+    /// The class that `model_index.json` names for `component`, e.g. `BertModel`; of a Flax class, its twin.
     ///
     /// # Errors
     /// `BadModel` where it names none.
     pub fn class(&self, component: &str) -> Result<&str> {
-        self.model_index[component][1].as_str().ok_or_else(|| {
+        let class = self.model_index[component][1].as_str().ok_or_else(|| {
             Error::bad_model(format!(
                 "model_index.json names no class for `{component}`; it should hold [library, class]"
             ))
-        })
+        })?;
+        Ok(class.strip_prefix("Flax").unwrap_or(class))
     }
 
     /// An error about the class of `component`: which one it is, and those that this version `knows`.
@@ -83,6 +101,13 @@ pub fn config_file(component: &str) -> String {
 /// # Errors
 /// `BadModel`, naming `file`, where it is not JSON.
 pub fn parse_json(text: &str, file: &str) -> Result<Value> {
+    // What git leaves where two versions of a file did not go together; within JSON no line begins so.
+    if let Some(mark) = ["<<<<<<< ", ">>>>>>> "].iter().find(|mark| text.lines().any(|line| line.starts_with(**mark))) {
+        return Err(Error::bad_model(format!(
+            "{file} holds two versions side by side, as an unfinished git merge leaves them ({mark}...); keep one of the \
+             two and delete the lines between and around them that are not JSON"
+        )));
+    }
     let parse = |text: &str| {
         serde_json::from_str(text).map_err(|error| Error::bad_model(format!("{file} is not valid JSON: {error}")))
     };
@@ -107,11 +132,27 @@ pub fn parse_json(text: &str, file: &str) -> Result<Value> {
     parse(&pieces.join("\""))
 }
 
-/// Larger than any size in a real config; what is above it is a mistake, and would not fit 32 bits when multiplied.
-const LARGEST: u64 = 1 << 24;
+/// Larger than any size in a published config, the largest of which are vocabularies; what is above it is a mistake, and
+/// would not fit 32 bits when multiplied.
+const LARGEST: u64 = 1 << 20;
+/// The same for how often something is repeated, each time with tensors of its own.
+const MOST_LAYERS: u64 = 1 << 10;
+/// The same for pixels, or positions of a latent, along a side.
+const LARGEST_SIDE: u64 = 1 << 14;
+/// The same for the blocks of a network, nearly each of which halves the sides.
+const MOST_BLOCKS: usize = 16;
 
-fn whole(value: &Value) -> Option<usize> {
-    value.as_u64().filter(|value| *value <= LARGEST).map(|value| value as usize)
+/// The largest whole number that makes sense under `key`.
+fn most(key: &str) -> u64 {
+    match key {
+        _ if key.contains("layers") || key.contains("blocks") => MOST_LAYERS,
+        "sample_size" | "sizes" => LARGEST_SIDE,
+        _ => LARGEST,
+    }
+}
+
+fn whole(key: &str, value: &Value) -> Option<usize> {
+    value.as_u64().filter(|value| *value <= most(key)).map(|value| value as usize)
 }
 
 /// One JSON object, named after its file for error messages.
@@ -119,6 +160,9 @@ pub struct Config<'a> {
     file: String,
     map: &'a Map<String, Value>,
     read: RefCell<BTreeSet<String>>,
+    notes: Option<&'a Notes>,
+    /// The keys that a class has, in groups; others are as absent. `None` where the reader asks for no others.
+    known: Option<&'static [&'static [&'static str]]>,
 }
 
 impl<'a> Config<'a> {
@@ -126,7 +170,22 @@ impl<'a> Config<'a> {
     /// `BadModel` where `value` is no JSON object.
     pub fn new(file: &str, value: &'a Value) -> Result<Self> {
         let map = value.as_object().ok_or_else(|| Error::bad_model(format!("{file} holds no JSON object")))?;
-        Ok(Self { file: file.to_owned(), map, read: RefCell::default() })
+        Ok(Self { file: file.to_owned(), map, read: RefCell::default(), notes: None, known: None })
+    }
+
+    /// The same config, whose notes go to `notes`.
+    pub fn noting(self, notes: &'a Notes) -> Self {
+        Self { notes: Some(notes), ..self }
+    }
+
+    /// The same config as a class reads it that has these keys, in groups, and no others.
+    pub fn of_class(self, known: &'static [&'static [&'static str]]) -> Self {
+        Self { known: Some(known), ..self }
+    }
+
+    /// All of it.
+    pub fn value(&self) -> Value {
+        Value::Object(self.map.clone())
     }
 
     /// The name of the file, for messages.
@@ -140,10 +199,25 @@ impl<'a> Config<'a> {
         Error::bad_model(format!("{}: `{key}` is {value}; {right}", self.file))
     }
 
+    fn knows(&self, key: &str) -> bool {
+        self.known.is_none_or(|groups| groups.iter().any(|keys| keys.contains(&key)))
+    }
+
+    /// The value of `key`, be it null, where the class at hand has such a key.
+    fn stated(&self, key: &str) -> Option<&'a Value> {
+        if !self.knows(key) {
+            return None;
+        }
+        self.read.borrow_mut().insert(key.to_owned());
+        // diffusers' own note of keys whose value was nothing but the default; it reads them as absent.
+        let defaults = self.map.get("_use_default_values").and_then(Value::as_array);
+        let default = defaults.is_some_and(|keys| keys.iter().any(|default| default == key));
+        self.map.get(key).filter(|_| !default)
+    }
+
     /// The value of `key`, where it is present and not null.
     fn get(&self, key: &str) -> Option<&'a Value> {
-        self.read.borrow_mut().insert(key.to_owned());
-        self.map.get(key).filter(|value| !value.is_null())
+        self.stated(key).filter(|value| !value.is_null())
     }
 
     fn get_with<T>(&self, key: &str, kind: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
@@ -158,11 +232,11 @@ impl<'a> Config<'a> {
 
     /// Whether `key` stands in the file, be it as null: diffusers tells an explicit null from a default.
     pub fn has(&self, key: &str) -> bool {
-        self.map.contains_key(key)
+        self.stated(key).is_some()
     }
 
     pub fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
-        self.get_with(key, "a whole number of at most 16777216", whole)
+        self.get_with(key, &format!("a whole number of at most {}", most(key)), |value| whole(key, value))
     }
 
     pub fn usize(&self, key: &str, default: usize) -> Result<usize> {
@@ -189,8 +263,9 @@ impl<'a> Config<'a> {
         self.get_with(key, "true or false", Value::as_bool)
     }
 
+    /// An explicit null is false, as Python takes it.
     pub fn bool(&self, key: &str, default: bool) -> Result<bool> {
-        Ok(self.opt_bool(key)?.unwrap_or(default))
+        Ok(self.opt_bool(key)?.unwrap_or(default && !self.has(key)))
     }
 
     pub fn opt_str(&self, key: &str) -> Result<Option<&'a str>> {
@@ -207,14 +282,17 @@ impl<'a> Config<'a> {
     }
 
     pub fn opt_usizes(&self, key: &str) -> Result<Option<Vec<usize>>> {
-        self.opt_list(key, "a list of whole numbers", whole)
+        self.opt_list(key, &format!("a list of whole numbers of at most {}", most(key)), |value| whole(key, value))
     }
 
-    /// A list of whole numbers of at least 1 each.
+    /// A number of at least 1 for each block: at most 16 of them.
     pub fn counts(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
         let list = self.opt_usizes(key)?.unwrap_or_else(|| default.to_vec());
         if list.is_empty() || list.contains(&0) {
             return Err(self.wrong(key, "it must be a list of whole numbers of at least 1"));
+        }
+        if list.len() > MOST_BLOCKS {
+            return Err(self.wrong(key, &format!("this version takes at most {MOST_BLOCKS} blocks")));
         }
         Ok(list)
     }
@@ -279,14 +357,16 @@ impl<'a> Config<'a> {
 
     /// Lists of whole numbers.
     pub fn opt_usize_lists(&self, key: &str) -> Result<Option<Vec<Vec<usize>>>> {
-        self.opt_list(key, "a list of lists of whole numbers", |v| v.as_array()?.iter().map(whole).collect())
+        self.opt_list(key, "a list of lists of whole numbers", |v| {
+            v.as_array()?.iter().map(|value| whole(key, value)).collect()
+        })
     }
 
     /// Pairs of whole numbers.
     pub fn opt_pairs(&self, key: &str) -> Result<Option<Vec<[usize; 2]>>> {
         self.opt_list(key, "a list of pairs of whole numbers", |v| {
             let pair = v.as_array().filter(|pair| pair.len() == 2)?;
-            Some([whole(&pair[0])?, whole(&pair[1])?])
+            Some([whole(key, &pair[0])?, whole(key, &pair[1])?])
         })
     }
 
@@ -311,18 +391,21 @@ impl<'a> Config<'a> {
 
     /// Keys that do not change a forward pass (dropout, training flags, ...).
     pub fn ignore(&self, keys: &[&str]) {
-        self.read.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
+        let known = keys.iter().filter(|key| self.knows(key));
+        self.read.borrow_mut().extend(known.map(|key| (*key).to_owned()));
     }
 
-    /// Refuses keys that nothing read: an option unknown here may change the arithmetic.
-    /// Keys that start with `_` are diffusers' own notes.
-    pub fn finish(&self) -> Result<()> {
+    /// Notes the keys that nothing read: a reader asks for every key that its class has in diffusers, so these are
+    /// another's, which act on nothing there either. Null and false ask for nothing anywhere, and keys that start with `_`
+    /// are diffusers' own notes.
+    pub fn finish(&self, class: &str) {
         let read = self.read.borrow();
-        match self.map.iter().find(|(key, value)| !key.starts_with('_') && !value.is_null() && !read.contains(*key)) {
-            Some((key, _)) => {
-                Err(self.wrong(key, "this version does not know this key, so it cannot promise the right picture"))
-            }
-            None => Ok(()),
+        let asks = |value: &Value| !value.is_null() && *value != Value::Bool(false);
+        let unread =
+            self.map.iter().filter(|(key, value)| !key.starts_with('_') && asks(value) && !read.contains(*key));
+        let keys: Vec<String> = unread.map(|(key, _)| format!("`{key}`")).collect();
+        if let (Some(notes), false) = (self.notes, keys.is_empty()) {
+            notes.add(format!("{}: {class} has no {}; passed over", self.file, keys.join(", ")));
         }
     }
 }
@@ -345,7 +428,8 @@ mod tests {
     fn errors_name_file_key_and_value() {
         let value =
             json!({"num_layers": "two", "extra": 1, "zero": 0, "huge": 1u64 << 40, "_class_name": "X", "absent": null});
-        let config = Config::new("vae/config.json", &value).unwrap();
+        let notes = Notes::default();
+        let config = Config::new("vae/config.json", &value).unwrap().noting(&notes);
         let message = config.usize("num_layers", 1).unwrap_err().message;
         assert!(
             message.contains("vae/config.json") && message.contains("`num_layers`") && message.contains("two"),
@@ -354,10 +438,48 @@ mod tests {
         assert!(config.count("zero", 1).is_err());
         assert_eq!(config.usize("absent", 7).unwrap(), 7);
         assert!(config.usize("huge", 1).is_err());
-        let message = config.finish().unwrap_err().message;
-        assert!(message.contains("`extra`"), "{message}");
-        config.ignore(&["extra"]);
-        assert!(config.finish().is_ok());
+    }
+
+    #[test]
+    fn what_nothing_read_is_noted_once() {
+        let value = json!({"read": 1, "extra": 1, "more": "x", "absent": null, "off": false, "_class_name": "X",
+            "ignored": 2});
+        let notes = Notes::default();
+        for _ in 0..2 {
+            let config = Config::new("vae/config.json", &value).unwrap().noting(&notes);
+            config.usize("read", 1).unwrap();
+            config.ignore(&["ignored"]);
+            config.finish("AutoencoderKL");
+        }
+        assert_eq!(notes.list(), ["vae/config.json: AutoencoderKL has no `extra`, `more`; passed over"]);
+    }
+
+    #[test]
+    fn a_class_reads_its_own_keys_alone_and_no_value_that_was_only_a_default() {
+        let value = json!({"mine": 1, "theirs": 2, "default": 3, "off": null, "_use_default_values": ["default"]});
+        let notes = Notes::default();
+        let config = Config::new("c", &value).unwrap().noting(&notes).of_class(&[&["mine", "default"], &["off"]]);
+        config.ignore(&["theirs"]);
+        assert_eq!(["mine", "theirs", "default"].map(|key| config.usize(key, 7).unwrap()), [1, 7, 7]);
+        assert!(config.has("mine") && !config.has("theirs") && !config.has("default"));
+        assert!(!config.bool("off", true).unwrap() && config.bool("theirs", true).unwrap());
+        config.finish("Mine");
+        assert_eq!(notes.list(), ["c: Mine has no `theirs`; passed over"]);
+    }
+
+    #[test]
+    fn counts_that_no_model_has_are_refused_by_name() {
+        let value = json!({"num_layers": 1025, "layers_per_block": [2, 1 << 20], "block_out_channels": vec![8; 17],
+            "sample_size": 1 << 15, "hidden_size": 1025, "width": 1u64 << 21, "n": [[1, 1 << 30]]});
+        let config = Config::new("c", &value).unwrap();
+        let message = config.usize("num_layers", 1).unwrap_err().message;
+        assert!(message.contains("c: `num_layers` is 1025") && message.contains("1024"), "{message}");
+        assert!(config.counts("layers_per_block", &[]).unwrap_err().message.contains("`layers_per_block`"));
+        assert!(config.counts("block_out_channels", &[]).unwrap_err().message.contains("16 blocks"));
+        assert!(config.count("sample_size", 1).unwrap_err().message.contains("16384"));
+        assert!(config.count("width", 1).unwrap_err().message.contains("1048576"));
+        assert!(config.opt_usize_lists("n").is_err());
+        assert_eq!(config.usize("hidden_size", 1).unwrap(), 1025);
     }
 
     #[test]
@@ -365,6 +487,8 @@ mod tests {
         let value = parse_json(r#"{"a": -Infinity, "b": [NaN, 1], "c": "an \"Infinity\" of NaN"}"#, "c.json").unwrap();
         assert_eq!(value, json!({"a": null, "b": [null, 1], "c": "an \"Infinity\" of NaN"}));
         assert!(parse_json("{Infinity", "c.json").unwrap_err().message.contains("c.json"));
+        let merged = parse_json("{\n<<<<<<< HEAD\n\"a\": 1\n=======\n\"a\": 2\n>>>>>>> b45bafc\n}", "c.json");
+        assert!(merged.unwrap_err().message.contains("c.json holds two versions"));
     }
 
     #[test]

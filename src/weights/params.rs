@@ -11,6 +11,12 @@ use crate::{Error, Result};
 /// No piece of a weight is larger on the device: the smallest `maxStorageBufferBindingSize` that WebGPU allows.
 pub const MAX_PIECE_BYTES: usize = 128 << 20;
 
+/// More tensors than any published model has, many times over.
+const MOST_TENSORS: usize = 1 << 16;
+
+/// More values than any device holds, so that sizes made of this many tensors still fit 64 bits.
+const MOST_VALUES: u64 = 1 << 40;
+
 /// A parameter's full name and shape.
 #[derive(Clone, Debug)]
 pub struct ParamShape {
@@ -268,6 +274,20 @@ impl Params<'_> {
     fn take(&self, param: ParamShape) -> Option<Result<Option<Vec<Tensor<1>>>>> {
         match &self.tensors.source {
             Source::Listing(list) => {
+                let ParamShape { name, shape, .. } = &param;
+                let values = shape.iter().try_fold(1u64, |values, side| values.checked_mul(*side as u64));
+                if values.is_none_or(|values| values > MOST_VALUES) {
+                    return Some(Err(Error::bad_model(format!(
+                        "the configs ask for a tensor `{name}` of shape {shape:?}, which no device holds; correct the \
+                         sizes of this component"
+                    ))));
+                }
+                if list.borrow().len() == MOST_TENSORS {
+                    return Some(Err(Error::bad_model(format!(
+                        "the configs ask for more than {MOST_TENSORS} tensors, `{name}` among them; correct how often \
+                         this component repeats its layers"
+                    ))));
+                }
                 list.borrow_mut().push(param);
                 None
             }

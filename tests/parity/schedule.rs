@@ -4,11 +4,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use inkbloom::{
     Result,
     denoise::{
-        Condition, Denoiser, Denoising, FreshNoise, Guidance,
-        schedule::{Churn, Grid, Run, Schedule, from_config},
+        Blend, Condition, Denoiser, Denoising, FreshNoise, Guidance,
+        schedule::{Churn, Grid, Host, Repair, Run, Schedule, Scheduler, from_config, instead},
     },
     values::{Latent, TextEmbedding},
-    weights::Config,
+    weights::config::Notes,
 };
 use serde_json::Value;
 
@@ -16,6 +16,13 @@ use crate::support::*;
 
 /// Over a full run.
 const RUN_TOLERANCE: f64 = 5e-4;
+
+/// A pipeline that leaves its scheduler as it is.
+const HOST: Host = Host { grid: Grid::Trained, repairs: &[] };
+
+fn read(class: &str, config: &Value, grid: Grid) -> Result<Box<dyn Scheduler>> {
+    from_config(class, config, &Host { grid, ..HOST }, &Notes::default())
+}
 
 /// The fixtures' stand-in for a model: `0.3 x + per_timestep t + constant`.
 struct Fake {
@@ -42,14 +49,20 @@ fn latent(values: Vec<f32>) -> Latent {
 }
 
 /// Every `x_t` of a run.
-fn trajectory(schedule: &Schedule, fake: &Fake, start: Vec<f32>, noise: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+fn trajectory(
+    schedule: &Schedule,
+    fake: &Fake,
+    start: Vec<f32>,
+    noise: Vec<Vec<f32>>,
+    blend: Option<Blend>,
+) -> Vec<Vec<f32>> {
     let hidden = Tensor::zeros([1, 1, 1], &Device::flex());
     let text = TextEmbedding { hidden, attention_mask: None, pooled: None };
     let guidance =
         Guidance::new(1.0, Condition { text, picture: (16, 24), guidance: 1.0, extra: None, skip_layers: Vec::new() });
     let mut xs = vec![start.clone()];
     let fresh = FreshNoise { seed: 0, given: noise };
-    let mut run = Denoising::new(fake, &guidance, schedule, latent(start), fresh, None);
+    let mut run = Denoising::new(fake, &guidance, schedule, latent(start), fresh, blend);
     while let Some(outcome) = run.step().unwrap() {
         xs.push(numbers(outcome.x_t));
     }
@@ -81,17 +94,22 @@ fn asked(run: &Value) -> Run {
 }
 
 fn full_runs(file: &str, least: usize) {
+    full_runs_of(file, least, |run| {
+        let class = run["config"]["_class_name"].as_str().unwrap();
+        read(class, &run["config"], Grid::Trained).unwrap()
+    });
+}
+
+/// `scheduler` makes that of a fixture's run.
+fn full_runs_of(file: &str, least: usize, scheduler: impl Fn(&Value) -> Box<dyn Scheduler>) {
     let fixture = json(&fixture(&format!("schedule/{file}.json")));
     let fake = Fake { per_timestep: 0.0001, constant: 0.0 };
     let (mut compared, mut worst) = (0, 0f64);
     for run in fixture["runs"].as_array().unwrap() {
         let name = format!("{file} {}", run["name"]);
-        let class = run["config"]["_class_name"].as_str().unwrap();
-        let config = Config::new("scheduler_config.json", &run["config"]).unwrap();
-        let scheduler = from_config(class, &config, Grid::Trained).unwrap();
         let asked = asked(run);
         let begin = asked.begin;
-        let schedule = scheduler.schedule(&asked).unwrap();
+        let schedule = scheduler(run).schedule(&asked).unwrap();
         let timesteps: Vec<f32> = schedule.steps.iter().map(|step| step.timestep).collect();
         let expected = list(&run["timesteps"])[begin..].to_vec();
         assert_eq!(timesteps.len(), expected.len(), "{name}");
@@ -110,7 +128,12 @@ fn full_runs(file: &str, least: usize) {
         };
         let drawn = run["noise"].as_array().unwrap();
         let drawn = drawn.iter().map(|noise| if noise.is_null() { vec![f32::NAN; 6] } else { list(noise) }).collect();
-        let xs = trajectory(&schedule, &fake, start, drawn);
+        let blend = run["mask"].as_array().map(|_| Blend {
+            mask: latent(list(&run["mask"])),
+            known: latent(x_0.clone()),
+            noise: latent(noise.clone()),
+        });
+        let xs = trajectory(&schedule, &fake, start, drawn, blend);
         let expected: Vec<Vec<f32>> = run["x"].as_array().unwrap().iter().map(list).collect();
         assert_eq!(xs.len(), expected.len(), "{name}");
         for (i, (ours, reference)) in xs.iter().zip(&expected).enumerate() {
@@ -126,7 +149,7 @@ fn full_runs(file: &str, least: usize) {
 
 #[test]
 fn ddpm_runs_as_the_reference() {
-    full_runs("ddpm", 14);
+    full_runs("ddpm", 16);
 }
 
 #[test]
@@ -136,7 +159,38 @@ fn ddim_runs_as_the_reference() {
 
 #[test]
 fn dpm_solver_multistep_runs_as_the_reference() {
-    full_runs("dpm_solver_multistep", 33);
+    full_runs("dpm_solver_multistep", 40);
+}
+
+#[test]
+fn dpm_solver_singlestep_runs_as_the_reference() {
+    full_runs("dpm_solver_singlestep", 39);
+}
+
+#[test]
+fn unipc_runs_as_the_reference() {
+    full_runs("unipc", 39);
+}
+
+#[test]
+fn deis_runs_as_the_reference() {
+    full_runs("deis", 23);
+}
+
+#[test]
+fn heun_runs_as_the_reference() {
+    full_runs("heun", 17);
+}
+
+#[test]
+fn lms_runs_as_the_reference() {
+    full_runs("lms", 16);
+}
+
+#[test]
+fn kdpm2_runs_as_the_reference() {
+    full_runs("kdpm2", 14);
+    full_runs("kdpm2_ancestral", 13);
 }
 
 #[test]
@@ -170,6 +224,25 @@ fn flow_matching_runs_as_the_reference() {
     full_runs("flow_match_heun", 6);
 }
 
+/// Files as others saved them: keys of other classes, what pipelines set right, what goes along to another class.
+#[test]
+fn files_of_others_are_read_as_the_reference_reads_them() {
+    full_runs_of("files", 18, |run| {
+        let repairs: &[Repair] = match run["pipeline"].as_str().unwrap() {
+            "StableDiffusionInpaintPipeline" => &[Repair::StepsOffset, Repair::SkipPrkSteps],
+            "StableDiffusionXLPipeline" => &[],
+            _ => &[Repair::StepsOffset, Repair::ClipSample],
+        };
+        let (host, notes) = (Host { repairs, ..HOST }, Notes::default());
+        let own = run["config"]["_class_name"].as_str().unwrap();
+        match run["instead"].as_str() {
+            Some(name) => instead(own, name, &run["config"], &host, &notes),
+            None => from_config(own, &run["config"], &host, &notes),
+        }
+        .unwrap()
+    });
+}
+
 /// As Inkbloom's own pipeline asks for it.
 #[test]
 fn flow_matching_on_the_flux_grid_runs_as_the_reference() {
@@ -178,8 +251,7 @@ fn flow_matching_on_the_flux_grid_runs_as_the_reference() {
     let (mut compared, mut refused) = (0, 0);
     for run in fixture["runs"].as_array().unwrap() {
         let name = format!("{} in {} steps", run["name"], run["steps"]);
-        let config = Config::new("scheduler_config.json", &run["config"]).unwrap();
-        let read = from_config("FlowMatchEulerDiscreteScheduler", &config, Grid::Flux);
+        let read = read("FlowMatchEulerDiscreteScheduler", &run["config"], Grid::Flux);
         if let Some(key) = ["invert_sigmas"].into_iter().find(|key| run["config"][key] == true) {
             assert!(read.err().unwrap().message.contains(key));
             refused += 1;
@@ -191,7 +263,7 @@ fn flow_matching_on_the_flux_grid_runs_as_the_reference() {
         let timesteps: Vec<f32> = schedule.steps.iter().map(|step| step.timestep).collect();
         assert!(relative_error(&timesteps, &list(&run["timesteps"])) < 1e-6, "{name}: {timesteps:?}");
         let expected: Vec<Vec<f32>> = run["trajectory"].as_array().unwrap().iter().map(list).collect();
-        let xs = trajectory(&schedule, &fake, expected[0].clone(), Vec::new());
+        let xs = trajectory(&schedule, &fake, expected[0].clone(), Vec::new(), None);
         for (ours, reference) in xs.iter().zip(&expected) {
             assert!(relative_error(ours, reference) < 1e-5, "{name}");
         }
@@ -207,9 +279,35 @@ fn what_a_scheduler_cannot_honour_is_named() {
         ("DDPMScheduler", r#"{"variance_type": "learned"}"#, "variance_type"),
         ("EulerDiscreteScheduler", r#"{"beta_schedule": "spiral"}"#, "spiral"),
         ("PNDMScheduler", r#"{"prediction_type": "sample"}"#, "prediction_type"),
-        ("DPMSolverMultistepScheduler", r#"{"algorithm_type": "dpmsolver"}"#, "algorithm_type"),
-        ("DPMSolverMultistepScheduler", r#"{"surprise": 1}"#, "surprise"),
-        ("DPMSolverMultistepScheduler", r#"{"use_dynamic_shifting": true}"#, "use_dynamic_shifting"),
+        ("DPMSolverMultistepScheduler", r#"{"algorithm_type": "dpmsolver"}"#, "must be sigma_min"),
+        ("DPMSolverMultistepScheduler", r#"{"algorithm_type": "unipc"}"#, "algorithm_type"),
+        (
+            "DPMSolverMultistepScheduler",
+            r#"{"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min", "solver_order": 3}"#,
+            "solver_order",
+        ),
+        ("DPMSolverSinglestepScheduler", r#"{"algorithm_type": "sde-dpmsolver"}"#, "algorithm_type"),
+        ("DPMSolverSinglestepScheduler", r#"{"solver_order": 4}"#, "solver_order"),
+        ("UniPCMultistepScheduler", r#"{"solver_p": {}}"#, "solver_p"),
+        ("UniPCMultistepScheduler", r#"{"solver_order": 10}"#, "1 to 9"),
+        ("UniPCMultistepScheduler", r#"{"predict_x0": false}"#, "predict_x0"),
+        ("UniPCMultistepScheduler", r#"{"shift_terminal": 0.1}"#, "shift_terminal"),
+        ("UniPCMultistepScheduler", r#"{"solver_type": "bh3"}"#, "bh1 and bh2"),
+        ("UniPCMultistepScheduler", r#"{"prediction_type": "flow_prediction"}"#, "prediction_type"),
+        (
+            "UniPCMultistepScheduler",
+            r#"{"prediction_type": "flow_prediction", "use_flow_sigmas": true, "use_beta_sigmas": true}"#,
+            "use_flow_sigmas",
+        ),
+        ("DEISMultistepScheduler", r#"{"algorithm_type": "sde-dpmsolver++"}"#, "algorithm_type"),
+        ("DEISMultistepScheduler", r#"{"solver_type": "rhoab"}"#, "solver_type"),
+        ("KDPM2DiscreteScheduler", r#"{"prediction_type": "sample"}"#, "prediction_type"),
+        ("HeunDiscreteScheduler", r#"{"use_karras_sigmas": true, "use_beta_sigmas": true}"#, "only one"),
+        (
+            "DPMSolverMultistepScheduler",
+            r#"{"use_dynamic_shifting": true, "use_flow_sigmas": true, "prediction_type": "flow_prediction"}"#,
+            "use_dynamic_shifting",
+        ),
         ("FlowMatchEulerDiscreteScheduler", r#"{"shift": 0.0}"#, "above 0"),
         (
             "FlowMatchEulerDiscreteScheduler",
@@ -221,11 +319,10 @@ fn what_a_scheduler_cannot_honour_is_named() {
             r#"{"use_dynamic_shifting": true, "max_image_seq_len": 256}"#,
             "base_image_seq_len",
         ),
-        ("HeunDiscreteScheduler", "{}", "HeunDiscreteScheduler"),
+        ("SASolverScheduler", "{}", "SASolverScheduler"),
     ] {
         let value: Value = serde_json::from_str(value).unwrap();
-        let config = Config::new("scheduler/scheduler_config.json", &value).unwrap();
-        let message = from_config(class, &config, Grid::Trained).err().unwrap().message;
+        let message = read(class, &value, Grid::Trained).err().unwrap().message;
         assert!(message.contains(expected), "{message}");
     }
 }
@@ -251,8 +348,7 @@ fn what_a_run_cannot_ask_for_is_said_in_words() {
         ("EulerDiscreteScheduler", &value, churn(f64::INFINITY), "from 0 on"),
         ("FlowMatchEulerDiscreteScheduler", &linear, Run { patches: 1, ..four() }, "give another size"),
     ] {
-        let config = Config::new("scheduler/scheduler_config.json", value).unwrap();
-        let error = from_config(class, &config, Grid::Trained).unwrap().schedule(&run).unwrap_err();
+        let error = read(class, value, Grid::Trained).unwrap().schedule(&run).unwrap_err();
         assert!(error.message.contains(expected), "{error} lacks {expected}");
         assert_eq!(error.code, inkbloom::Code::BadInput);
     }

@@ -22,7 +22,7 @@ use inkbloom::{
         clip::{ClipText, ClipTextConfig},
         t5::{T5, T5Config},
     },
-    weights::{Config, Tensors, canonical, list_params},
+    weights::{Config, Tensors, canonical, config::Notes, list_params},
 };
 
 use crate::support::*;
@@ -50,9 +50,12 @@ fn published_models_have_the_parameters_we_ask_for() {
     for entry in std::fs::read_dir(fixture("shapes")).unwrap() {
         let path = entry.unwrap().path();
         let model = json(&path);
-        let config = Config::new("config.json", &model["config"]).unwrap();
+        let notes = Notes::default();
+        let config = Config::new("config.json", &model["config"]).unwrap().noting(&notes);
         let class = model["class"].as_str().unwrap();
         let (ours, ()) = list_params(&Device::flex(), |tensors| load(class, &config, tensors)).unwrap();
+        // The config holds every key of its class, and all are read or known not to act.
+        assert_eq!(notes.list(), [""; 0], "{}", path.display());
         let ours: BTreeMap<_, _> = ours.into_iter().map(|param| (param.name, param.shape)).collect();
         let expected: BTreeMap<String, Vec<usize>> = model["parameters"]
             .as_object()

@@ -74,7 +74,7 @@ impl FluxConfig {
                     .wrong(key, &format!("latents are packed {packed} to one, so it must be divisible by {packed}")));
             }
         }
-        config.finish()?;
+        config.finish("FluxTransformer2DModel");
         Ok(this)
     }
 

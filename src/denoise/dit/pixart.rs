@@ -96,7 +96,7 @@ impl PixArtConfig {
                 config.wrong("use_additional_conditions", "it needs a width (heads times head size) divisible by 3")
             );
         }
-        config.finish()?;
+        config.finish("PixArtTransformer2DModel");
         Ok(this)
     }
 

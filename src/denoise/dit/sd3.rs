@@ -69,7 +69,7 @@ impl Sd3Config {
         if this.sample_size < this.patch_size {
             return Err(config.wrong("sample_size", &format!("a patch has {}", this.patch_size)));
         }
-        config.finish()?;
+        config.finish("SD3Transformer2DModel");
         Ok(this)
     }
 

@@ -3,9 +3,12 @@
 
 use super::{
     Extra, Run, Schedule, Scheduler, Step, Term,
-    training::{Defaults, Training, noised},
+    training::{CLIP, Defaults, SPACED, THRESHOLDING, TRAINED, Training, noised},
 };
 use crate::{Result, weights::Config};
+
+/// The keys of the class in diffusers.
+pub const KEYS: &[&[&str]] = &[TRAINED, SPACED, THRESHOLDING, CLIP, &["set_alpha_to_one", "rescale_betas_zero_snr"]];
 
 /// The numbers of its config that change the arithmetic.
 pub struct Ddim {
@@ -42,6 +45,7 @@ impl Scheduler for Ddim {
                 x_0: training.x_0(alpha),
                 clip: self.clip,
                 noised: noised(alpha),
+                corrected: Vec::new(),
                 next: vec![
                     (Term::X0(0), alpha_next.sqrt()),
                     (Term::X(0), toward * epsilon.x),

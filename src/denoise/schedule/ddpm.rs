@@ -2,9 +2,12 @@
 
 use super::{
     Run, Schedule, Scheduler, Step, Term,
-    training::{Defaults, Training, noised},
+    training::{CLIP, Defaults, SPACED, THRESHOLDING, TRAINED, Training, noised},
 };
 use crate::{Result, weights::Config};
+
+/// The keys of the class in diffusers.
+pub const KEYS: &[&[&str]] = &[TRAINED, SPACED, THRESHOLDING, CLIP, &["variance_type", "rescale_betas_zero_snr"]];
 
 /// The numbers of its config that change the arithmetic.
 pub struct Ddpm {
@@ -63,6 +66,7 @@ impl Scheduler for Ddpm {
                 x_0: training.x_0(alpha),
                 clip: self.clip,
                 noised: noised(alpha),
+                corrected: Vec::new(),
                 next: vec![(Term::X0(0), x_0), (Term::X(0), x), (Term::Noise, noise)],
             }
         };

@@ -4,11 +4,19 @@
 use super::{
     Extra, Noised, Run, Schedule, Scheduler, Step, Term,
     training::{
-        Curve, Defaults, Prediction, Spacing, Training, exponential, final_sigma_is_zero, interpolate,
+        CURVES, Curve, Defaults, Prediction, SPACED, TRAINED, Training, exponential, final_sigma_is_zero, interpolate,
         sigma_to_timestep,
     },
 };
 use crate::{Result, weights::Config};
+
+/// The keys of the class in diffusers.
+pub const KEYS: &[&[&str]] = &[
+    TRAINED,
+    SPACED,
+    CURVES,
+    &["rescale_betas_zero_snr", "interpolation_type", "timestep_type", "sigma_min", "sigma_max", "final_sigmas_type"],
+];
 
 /// The numbers of its config that change the arithmetic.
 pub struct Euler {
@@ -49,11 +57,6 @@ impl Euler {
     }
 }
 
-/// The factor on unit noise that gives the first `x_t` of the Euler schedulers.
-pub(super) fn init_noise_sigma(spacing: Spacing, largest: f64) -> f64 {
-    if spacing == Spacing::Leading { (largest * largest + 1.0).sqrt() } else { largest }
-}
-
 impl Scheduler for Euler {
     fn lay_out(&self, &Run { steps, begin, churn, .. }: &Run) -> Result<Schedule> {
         let training = &self.training;
@@ -87,12 +90,13 @@ impl Scheduler for Euler {
                 x_0: training.x_0_of_sigma(sigma),
                 clip: None,
                 noised: Noised { x_0: 1.0, noise: sigma },
+                corrected: Vec::new(),
                 next: vec![(Term::X(0), x), (Term::Output(0), (1.0 - kept) * x_0.output), (Term::Noise, x * noise)],
             }
         };
         Ok(Schedule {
             steps: (begin..steps).map(step).collect(),
-            init_noise_sigma: init_noise_sigma(training.spacing, sigmas[0]),
+            init_noise_sigma: training.init_noise_sigma(sigmas[0]),
         })
     }
 

@@ -3,10 +3,12 @@
 
 use super::{
     Noised, Run, Schedule, Scheduler, Step, Term,
-    euler::init_noise_sigma,
-    training::{Defaults, Prediction, Training, interpolate},
+    training::{Curve, Defaults, Prediction, SPACED, TRAINED, Training},
 };
 use crate::{Result, weights::Config};
+
+/// The keys of the class in diffusers.
+pub const KEYS: &[&[&str]] = &[TRAINED, SPACED, &["rescale_betas_zero_snr"]];
 
 /// The numbers of its config that change the arithmetic.
 pub struct EulerAncestral {
@@ -29,9 +31,7 @@ impl Scheduler for EulerAncestral {
     fn lay_out(&self, &Run { steps, begin, .. }: &Run) -> Result<Schedule> {
         let training = &self.training;
         training.check(steps)?;
-        let trained = training.sigmas();
-        let timesteps = training.timesteps(steps);
-        let mut sigmas: Vec<f64> = timesteps.iter().map(|t| interpolate(&trained, *t)).collect();
+        let (timesteps, mut sigmas) = training.discrete(Curve::Plain, steps);
         sigmas.push(0.0);
         let step = |i: usize| {
             let (sigma, next) = (sigmas[i], sigmas[i + 1]);
@@ -43,12 +43,13 @@ impl Scheduler for EulerAncestral {
                 x_0: training.x_0_of_sigma(sigma),
                 clip: None,
                 noised: Noised { x_0: 1.0, noise: sigma },
+                corrected: Vec::new(),
                 next: vec![(Term::X(0), down / sigma), (Term::X0(0), 1.0 - down / sigma), (Term::Noise, up)],
             }
         };
         Ok(Schedule {
             steps: (begin..steps).map(step).collect(),
-            init_noise_sigma: init_noise_sigma(training.spacing, sigmas[0]),
+            init_noise_sigma: training.init_noise_sigma(sigmas[0]),
         })
     }
 }

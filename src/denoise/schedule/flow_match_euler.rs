@@ -4,9 +4,16 @@
 
 use super::{
     Grid, Mix, Noised, Run, Schedule, Scheduler, Step, Term,
-    training::{Curve, linspace, shifted},
+    training::{CURVES, Curve, linspace, shifted},
 };
 use crate::{Error, Result, weights::Config};
+
+/// The keys of the class in diffusers.
+pub const KEYS: &[&[&str]] = &[
+    CURVES,
+    &["num_train_timesteps", "shift", "use_dynamic_shifting", "base_shift", "max_shift", "base_image_seq_len"],
+    &["max_image_seq_len", "invert_sigmas", "shift_terminal", "time_shift_type", "stochastic_sampling"],
+];
 
 /// The numbers of its config that change the arithmetic.
 pub struct FlowMatchEuler {
@@ -124,6 +131,7 @@ pub(super) fn step(sigma: f64, num_train_timesteps: usize, next: Vec<(Term, f64)
         x_0: Mix { x: 1.0, output: -sigma },
         clip: None,
         noised: Noised { x_0: 1.0 - sigma, noise: sigma },
+        corrected: Vec::new(),
         next,
     }
 }

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::{Result, weights::Config};
 
+/// The keys of the class in diffusers.
+pub const KEYS: &[&[&str]] = &[&["num_train_timesteps", "shift"]];
+
 /// The numbers of its config that change the arithmetic.
 pub struct FlowMatchHeun {
     num_train_timesteps: usize,

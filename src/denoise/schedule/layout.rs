@@ -21,6 +21,8 @@ pub struct Noised {
 pub enum Term {
     /// The latent that the step began with.
     X(usize),
+    /// The same after [`Step::corrected`].
+    Corrected(usize),
     /// What the model gave.
     Output(usize),
     /// The predicted clean latent, clipped where the step clips.
@@ -33,7 +35,7 @@ impl Term {
     /// How many steps back it looks.
     pub fn back(self) -> usize {
         match self {
-            Self::X(back) | Self::Output(back) | Self::X0(back) => back,
+            Self::X(back) | Self::Corrected(back) | Self::Output(back) | Self::X0(back) => back,
             Self::Noise => 0,
         }
     }
@@ -52,6 +54,8 @@ pub struct Step {
     pub clip: Option<f64>,
     /// How an `x_t` at the beginning of this step is made from a clean latent.
     pub noised: Noised,
+    /// What [`Term::Corrected`] stands for once the model has been called, as a weighted sum; empty where it is `x_t`.
+    pub corrected: Vec<(Term, f64)>,
     /// The next `x_t`, as a weighted sum.
     pub next: Vec<(Term, f64)>,
 }
@@ -67,7 +71,8 @@ pub struct Schedule {
 impl Schedule {
     /// How many steps back any step looks.
     pub fn reach(&self) -> usize {
-        self.steps.iter().flat_map(|step| &step.next).map(|(term, _)| term.back()).max().unwrap_or(0)
+        let terms = self.steps.iter().flat_map(|step| step.corrected.iter().chain(&step.next));
+        terms.map(|(term, _)| term.back()).max().unwrap_or(0)
     }
 }
 

@@ -2,9 +2,18 @@
 
 use super::{
     Extra, Run, Schedule, Scheduler, Step, Term,
-    training::{Defaults, Training, noised},
+    training::{CLIP, Defaults, SPACED, THRESHOLDING, TRAINED, Training, noised},
 };
 use crate::{Error, Result, weights::Config};
+
+/// The keys of the class in diffusers.
+pub const KEYS: &[&[&str]] = &[
+    TRAINED,
+    SPACED,
+    THRESHOLDING,
+    CLIP,
+    &["original_inference_steps", "set_alpha_to_one", "timestep_scaling", "rescale_betas_zero_snr"],
+];
 
 /// The numbers of its config that change the arithmetic.
 pub struct Lcm {
@@ -76,6 +85,7 @@ impl Scheduler for Lcm {
                 x_0: training.x_0(alpha),
                 clip: self.clip,
                 noised: noised(alpha),
+                corrected: Vec::new(),
                 next: vec![(Term::X0(0), next.x_0 * out), (Term::X(0), next.x_0 * skip), (Term::Noise, next.noise)],
             }
         };

@@ -2,9 +2,12 @@
 
 use super::{
     Run, Schedule, Scheduler, Step, Term,
-    training::{Defaults, Prediction, Training, noised},
+    training::{Defaults, Prediction, SPACED, TRAINED, Training, noised},
 };
 use crate::{Error, Result, weights::Config};
+
+/// The keys of the class in diffusers.
+pub const KEYS: &[&[&str]] = &[TRAINED, SPACED, &["skip_prk_steps", "set_alpha_to_one"]];
 
 /// The numbers of its config that change the arithmetic.
 pub struct Pndm {
@@ -49,6 +52,7 @@ impl Pndm {
             x_0: training.x_0(alpha_now),
             clip: None,
             noised: noised(alpha_now),
+            corrected: Vec::new(),
             next: terms,
         }
     }

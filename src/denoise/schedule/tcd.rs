@@ -47,6 +47,7 @@ impl Scheduler for Tcd {
                 x_0: training.x_0(alpha),
                 clip: None,
                 noised: noised(alpha),
+                corrected: Vec::new(),
                 next: vec![
                     (Term::X0(0), signal),
                     (Term::X(0), toward * epsilon.x),

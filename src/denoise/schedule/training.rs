@@ -33,6 +33,18 @@ pub struct Training {
     pub cosine: bool,
 }
 
+/// Keys of diffusers' classes: what every one with discrete steps has.
+pub const TRAINED: &[&str] =
+    &["num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type"];
+/// Where timesteps lie.
+pub const SPACED: &[&str] = &["timestep_spacing", "steps_offset"];
+/// Dynamic thresholding.
+pub const THRESHOLDING: &[&str] = &["thresholding", "dynamic_thresholding_ratio", "sample_max_value"];
+/// Of [`Curve`].
+pub const CURVES: &[&str] = &["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
+/// Clipped predictions.
+pub const CLIP: &[&str] = &["clip_sample", "clip_sample_range"];
+
 /// How sigmas lie between their ends.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Curve {
@@ -85,6 +97,7 @@ impl Defaults {
     pub const LINSPACE: Self = Self { spacing: "linspace", ..Self::LEADING };
     pub const CONSISTENCY: Self =
         Self { beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear", spacing: "leading" };
+    pub const SECOND_ORDER: Self = Self { beta_schedule: "linear", spacing: "linspace", ..Self::CONSISTENCY };
 }
 
 impl Training {
@@ -98,6 +111,9 @@ impl Training {
         // These act only with thresholding.
         config.ignore(&["dynamic_thresholding_ratio", "sample_max_value"]);
         let count = config.count("num_train_timesteps", 1000)?;
+        if count < 2 {
+            return Err(config.wrong("num_train_timesteps", "it must be at least 2"));
+        }
         let (start, end) = (config.f64("beta_start", defaults.beta_start)?, config.f64("beta_end", defaults.beta_end)?);
         let schedule = config.str("beta_schedule", defaults.beta_schedule)?;
         // In the reference's f32, to its rounding: what lies at the ends decides timesteps that are rounded down.
@@ -108,13 +124,20 @@ impl Training {
             (None, "scaled_linear") => {
                 linspace_f32(start.sqrt(), end.sqrt(), count).into_iter().map(|root| root * root).collect()
             }
-            (None, "squaredcos_cap_v2") => cosine_betas(count),
+            (None, "squaredcos_cap_v2") => {
+                capped_betas(count, |t| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2))
+            }
+            (None, "laplace") => capped_betas(count, |t| {
+                let lambda = -0.5 * (0.5 - t).signum() * (1.0 - 2.0 * (0.5 - t).abs() + 1e-6).ln();
+                (lambda.exp() / (1.0 + lambda.exp())).sqrt()
+            }),
+            (None, "exp") => capped_betas(count, |t| (-12.0 * t).exp()),
             (None, "sigmoid") => linspace_f32(-6.0, 6.0, count)
                 .into_iter()
                 .map(|x| (end - start) as f32 / (1.0 + (-x).exp()) + start as f32)
                 .collect(),
             _ => {
-                let known = "this version knows linear, scaled_linear, squaredcos_cap_v2 and sigmoid";
+                let known = "this version knows linear, scaled_linear, squaredcos_cap_v2, laplace, exp and sigmoid";
                 return Err(config.wrong("beta_schedule", known));
             }
         };
@@ -174,6 +197,22 @@ impl Training {
         self.spaced(self.count(), steps, steps)
     }
 
+    /// A run's timesteps and sigmas, as the solvers in sigma have them.
+    pub fn discrete(&self, curve: Curve, steps: usize) -> (Vec<f64>, Vec<f64>) {
+        let trained = self.sigmas();
+        let timesteps = self.timesteps(steps);
+        let sigmas: Vec<f64> = timesteps.iter().map(|t| interpolate(&trained, *t)).collect();
+        match curve.between(sigmas[0], sigmas[sigmas.len() - 1], steps) {
+            Some(curved) => (curved.iter().map(|sigma| sigma_to_timestep(*sigma, &trained)).collect(), curved),
+            None => (timesteps, sigmas),
+        }
+    }
+
+    /// The factor on unit noise that gives the first `x_t` of the solvers in sigma, where sigma is `largest`.
+    pub fn init_noise_sigma(&self, largest: f64) -> f64 {
+        if self.spacing == Spacing::Leading { (largest * largest + 1.0).sqrt() } else { largest }
+    }
+
     /// `points` timesteps below `last`; the trailing spacing knows only `steps`.
     pub fn spaced(&self, last: usize, points: usize, steps: usize) -> Vec<f64> {
         let mut timesteps: Vec<f64> = match self.spacing {
@@ -230,7 +269,11 @@ impl Training {
 
     /// The predicted epsilon where `alpha` is left of the clean latent's variance.
     pub fn epsilon(&self, alpha: f64) -> Mix {
-        let (a, b) = (alpha.sqrt(), (1.0 - alpha).sqrt());
+        self.epsilon_at(alpha.sqrt(), (1.0 - alpha).sqrt())
+    }
+
+    /// The predicted epsilon where `x_t = a x_0 + b epsilon`.
+    pub fn epsilon_at(&self, a: f64, b: f64) -> Mix {
         match self.prediction {
             Prediction::Epsilon => Mix { x: 0.0, output: 1.0 },
             Prediction::V => Mix { x: b, output: a },
@@ -358,10 +401,11 @@ fn cumulative(alphas: impl Iterator<Item = f32>) -> Vec<f64> {
         .collect()
 }
 
-fn cosine_betas(count: usize) -> Vec<f32> {
+/// The betas under which `alpha_bar` of 0 to 1 is left of the variance.
+fn capped_betas(count: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
     const MAX_BETA: f64 = 0.999;
-    let alpha_bar = |i: usize| ((i as f64 / count as f64 + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
-    (0..count).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(MAX_BETA) as f32).collect()
+    let at = |i: usize| alpha_bar(i as f64 / count as f64);
+    (0..count).map(|i| (1.0 - at(i + 1) / at(i)).min(MAX_BETA) as f32).collect()
 }
 
 /// Lin et al., arXiv 2305.08891, algorithm 1: no signal at the last step, the first as it was.

@@ -173,7 +173,7 @@ impl UNetConfig {
             addition,
             file: config.file().to_owned(),
         };
-        config.finish()?;
+        config.finish("UNet2DConditionModel");
         Ok(this)
     }
 

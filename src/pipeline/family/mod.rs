@@ -24,12 +24,21 @@ const FAMILIES: [&dyn Family; 7] = [
     &flux::Flux,
 ];
 
+/// The class that `model_index.json` names; of a Flax class, its twin.
+///
+/// # Errors
+/// `BadModel` where the name is no text.
+pub fn pipeline_class<'a>(index: &Config<'a>) -> Result<&'a str> {
+    let class = index.str("_class_name", "")?;
+    Ok(class.strip_prefix("Flax").unwrap_or(class))
+}
+
 /// The family of the class that `model_index.json` names, and the class's defaults.
 ///
 /// # Errors
 /// `BadModel` for a class that this version does not run.
 pub fn read(index: &Config) -> Result<(&'static dyn Family, Defaults)> {
-    let class = index.str("_class_name", "")?;
+    let class = pipeline_class(index)?;
     let all = || FAMILIES.iter().flat_map(|family| family.classes().iter().map(move |class| (*family, class)));
     let found = all().find(|(_, (known, _))| *known == class);
     found.map(|(family, (_, defaults))| (family, *defaults)).ok_or_else(|| {

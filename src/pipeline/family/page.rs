@@ -2,7 +2,10 @@
 
 use crate::{
     Result,
-    denoise::{Denoiser, schedule::Grid},
+    denoise::{
+        Denoiser,
+        schedule::{Grid, Repair},
+    },
     text::Encoding,
     values::TextEmbedding,
     weights::{Config, ModelFiles, Tensors},
@@ -132,6 +135,11 @@ pub trait Family: Sync {
 
     fn grid(&self) -> Grid {
         Grid::Trained
+    }
+
+    /// What diffusers' class of that name sets right in its scheduler's config.
+    fn scheduler_repairs(&self, _class: &str) -> &'static [Repair] {
+        &[]
     }
 
     /// How many of `steps` steps picture to picture leaves out at `strength`, as the reference rounds.

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     Result,
+    denoise::schedule::Repair,
     text::Encoding,
     values::TextEmbedding,
     weights::{ModelFiles, Tensors},
@@ -38,5 +39,12 @@ impl Family for StableDiffusion {
 
     fn network(&self, files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
         networks::unet(files, tensors, false)
+    }
+
+    fn scheduler_repairs(&self, class: &str) -> &'static [Repair] {
+        match class {
+            "StableDiffusionInpaintPipeline" => &[Repair::StepsOffset, Repair::SkipPrkSteps],
+            _ => &[Repair::StepsOffset, Repair::ClipSample],
+        }
     }
 }

@@ -158,6 +158,7 @@ fn write_bundle(args: &Args) -> Result<()> {
 
     fs::create_dir_all(&args.to).map_err(|error| cannot_write(&args.to, &error))?;
     let needed = required_params(&manifest.files, &Device::flex())?;
+    manifest.files.notes.list().iter().for_each(|note| eprintln!("note: {note}"));
     if let Some(bundle) = &bundle {
         manifest.retain_components(|component| !replaced.contains(&component));
         copy_shards(bundle, &args.to, &mut manifest)?;

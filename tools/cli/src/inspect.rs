@@ -92,6 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
         mib(needs.text),
         mib(needs.denoising.max(needs.decoding))
     );
+    files.notes.list().iter().for_each(|note| println!("  note: {note}"));
     let stored = |name: &str| match &model {
         Model::Folder(folder) => folder.tensors.contains_key(name),
         Model::Bundle(Bundle { manifest, .. }) => manifest.tensors.iter().any(|tensor| tensor.name == name),

@@ -422,3 +422,141 @@ fn an_old_bundle_is_brought_up_to_date_in_place() {
     assert_eq!(fs::read_to_string(scratch.path("bundle/manifest.json")).unwrap(), manifest);
     assert!(fs::read_to_string(scratch.path("other/manifest.json")).unwrap().contains("\"renamed\""));
 }
+
+/// Replaces a model's scheduler: its class and its file.
+fn set_scheduler(model: &Path, class: &str, file: &str) {
+    let path = model.join("model_index.json");
+    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    index["scheduler"] = serde_json::json!(["diffusers", class]);
+    fs::write(path, index.to_string()).unwrap();
+    fs::write(model.join("scheduler/scheduler_config.json"), file).unwrap();
+}
+
+/// As published folders have them.
+const TURBO: &str = r#"{"_class_name": "EulerAncestralDiscreteScheduler", "_diffusers_version": "0.24.0.dev0",
+    "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": false,
+    "interpolation_type": "linear", "num_train_timesteps": 1000, "prediction_type": "epsilon", "sample_max_value": 1.0,
+    "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1, "timestep_spacing": "trailing",
+    "trained_betas": null}"#;
+const UNIPC: &str = r#"{"_class_name": "UniPCMultistepScheduler", "_diffusers_version": "0.20.0.dev0", "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": false, "disable_corrector": [],
+    "dynamic_thresholding_ratio": 0.995, "lower_order_final": true, "num_train_timesteps": 1000, "predict_x0": true,
+    "prediction_type": "epsilon", "sample_max_value": 1.0, "set_alpha_to_one": false, "skip_prk_steps": true,
+    "solver_order": 2, "solver_p": null, "solver_type": "bh2", "steps_offset": 1, "thresholding": false,
+    "timestep_spacing": "linspace", "trained_betas": null, "use_karras_sigmas": false}"#;
+const LMS: &str = r#"{"_class_name": "LMSDiscreteScheduler", "_diffusers_version": "0.4.1", "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": false, "num_train_timesteps": 1000,
+    "set_alpha_to_one": false, "timestep_values": null, "tensor_format": "pt", "trained_betas": null}"#;
+const BETAS: &str = r#""beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1"#;
+
+#[test]
+fn keys_of_other_schedulers_are_passed_over_with_a_note() {
+    let scratch = Scratch::new("turbo");
+    let model = scratch.model("sdxl_text");
+    let (out, bundle) = (scratch.path("a.png"), scratch.path("bundle"));
+    let draw = |model: &str| {
+        let output =
+            run(&["generate", "--model", model, "--prompt", "a cat", "--steps", "2", "--size", "32x32", "--out", &out]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        (fs::read(&out).unwrap(), stderr)
+    };
+    let note = "note: scheduler/scheduler_config.json: EulerAncestralDiscreteScheduler has no `interpolation_type`, \
+                `sample_max_value`, `skip_prk_steps`; passed over";
+    set_scheduler(&model, "EulerAncestralDiscreteScheduler", TURBO);
+    let (picture, stderr) = draw(text(&model));
+    assert!(stderr.contains(note), "{stderr}");
+    let inspect = String::from_utf8(run(&["inspect", text(&model)]).stdout).unwrap();
+    assert!(inspect.contains(note) && inspect.contains("complete"), "{inspect}");
+    let convert = run(&["convert", "--from", text(&model), "--to", &bundle, "--dtype", "f32"]);
+    assert!(String::from_utf8_lossy(&convert.stderr).contains(note));
+    assert_eq!(draw(&bundle).0, picture);
+
+    let twin = TURBO.replace(r#""interpolation_type": "linear", "#, "").replace(r#""sample_max_value": 1.0,"#, "");
+    set_scheduler(&model, "EulerAncestralDiscreteScheduler", &twin.replace(r#""skip_prk_steps": true, "#, ""));
+    let (same, stderr) = draw(text(&model));
+    assert!(same == picture && !stderr.contains("note: "), "{stderr}");
+    // Its own keys are honoured, or refused.
+    set_scheduler(&model, "EulerAncestralDiscreteScheduler", &TURBO.replace("trailing", "linspace"));
+    assert_ne!(draw(text(&model)).0, picture);
+    set_scheduler(&model, "EulerAncestralDiscreteScheduler", &TURBO.replace("trailing", "crooked"));
+    refused(
+        &["generate", "--model", text(&model), "--prompt", "x", "--out", &out],
+        1,
+        &["timestep_spacing", "crooked"],
+    );
+
+    // The same of networks.
+    set_scheduler(&model, "EulerAncestralDiscreteScheduler", TURBO);
+    let path = model.join("unet/config.json");
+    let unet = fs::read_to_string(&path).unwrap();
+    fs::write(&path, unet.replacen('{', r#"{"use_memory_efficient_attention": true, "#, 1)).unwrap();
+    let (same, stderr) = draw(text(&model));
+    assert!(same == picture, "{stderr}");
+    assert!(
+        stderr.contains("unet/config.json: UNet2DConditionModel has no `use_memory_efficient_attention`"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn another_scheduler_can_be_taken_whatever_class_the_file_names() {
+    let scratch = Scratch::new("class");
+    let model = scratch.model("sd15_text");
+    let out = scratch.path("a.png");
+    let args = |scheduler: &'static str| {
+        let mut args = vec!["generate", "--model", text(&model), "--prompt", "a cat", "--steps", "4", "--out", &out];
+        args.extend(["--size", "32x32"]);
+        args.extend(if scheduler.is_empty() { vec![] } else { vec!["--scheduler", scheduler] });
+        args.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let draw = |scheduler: &'static str| {
+        let args = args(scheduler);
+        let output = run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(output.status.success(), "{scheduler}: {}", String::from_utf8_lossy(&output.stderr));
+        fs::read(&out).unwrap()
+    };
+    let refused = |scheduler: &'static str, words: &[&str]| {
+        let args = args(scheduler);
+        refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), 1, words);
+    };
+    set_scheduler(&model, "DPMSolverMultistepScheduler", &format!("{{{BETAS}}}"));
+    let dpm = draw("");
+    set_scheduler(&model, "EulerDiscreteScheduler", &format!("{{{BETAS}}}"));
+    let euler = draw("");
+    let deis = format!(
+        r#"{{{BETAS}, "algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2,
+        "lower_order_final": true, "thresholding": false, "skip_prk_steps": true}}"#
+    );
+    let mut alone = vec![dpm.clone(), euler.clone()];
+    for (class, file) in [
+        ("DEISMultistepScheduler", deis.as_str()),
+        ("UniPCMultistepScheduler", UNIPC),
+        ("LMSDiscreteScheduler", LMS),
+        ("HeunDiscreteScheduler", &format!("{{{BETAS}, \"timestep_spacing\": \"linspace\"}}")),
+    ] {
+        set_scheduler(&model, class, file);
+        let own = draw("");
+        assert!(!alone.contains(&own), "{class} draws what another does");
+        alone.push(own);
+        assert!(draw("dpm++") == dpm, "{class} with dpm++");
+        assert!(draw("euler") == euler, "{class} with euler");
+    }
+    // A class that is not known is told of by name, and stands in nobody's way.
+    set_scheduler(&model, "SASolverScheduler", &format!("{{{BETAS}, \"predictor_order\": 2}}"));
+    refused("", &["SASolverScheduler", "--scheduler", "dpm++"]);
+    refused("flow-euler", &["not trained", "unipc"]);
+    assert!(draw("dpm++") == dpm);
+    let bundle = scratch.path("bundle");
+    let convert = run(&["convert", "--from", text(&model), "--to", &bundle]);
+    assert!(String::from_utf8_lossy(&convert.stderr).contains("SASolverScheduler"));
+    let inspect = String::from_utf8(run(&["inspect", &bundle]).stdout).unwrap();
+    assert!(inspect.contains("complete") && inspect.contains("--scheduler"), "{inspect}");
+
+    let merge = LMS.replace(
+        r#""clip_sample": false,"#,
+        "\n<<<<<<< HEAD\n=======\n\"clip_sample\": false,\n>>>>>>> b45bafccd9d0e0757b70a54c7ebc32ff56ca9ee1\n",
+    );
+    set_scheduler(&model, "LMSDiscreteScheduler", &merge);
+    refused("", &["scheduler_config.json", "two versions side by side", "merge"]);
+}
