@@ -66,7 +66,11 @@ pub async fn draw(
             None => model.autoencoder.decode(latent),
         };
         on_event(Event::Decoded { image, pixels: &pixels }).await?;
-        images.push(pixels::read_image(pixels, model.info.alpha).await?);
+        let drawn = pixels::read_image(pixels, model.info.alpha).await?;
+        images.push(match (&request.init, &request.mask) {
+            (Some(init), Some(mask)) => pixels::keep_spared(&drawn, init, mask, model.info.alpha),
+            _ => drawn,
+        });
     }
     Ok(Generated { images, warnings: plan.warnings })
 }

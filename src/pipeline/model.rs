@@ -107,8 +107,8 @@ impl Model {
         let mut sizes = index.opt_pairs("sizes")?.unwrap_or_default();
         if sizes.is_empty() {
             // What the network's own grid amounts to.
-            let side = network.sample_size.unwrap_or(64) * shape.factor;
-            sizes.push([side, side]);
+            let [height, width] = network.sample_size.unwrap_or([64; 2]);
+            sizes.push([width * shape.factor, height * shape.factor]);
         }
         let step = shape.factor * network.patch;
         if let Some(size) = sizes.iter().find(|size| size.iter().any(|side| *side == 0 || !side.is_multiple_of(step))) {

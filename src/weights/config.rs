@@ -109,9 +109,16 @@ pub fn parse_json(text: &str, file: &str) -> Result<Value> {
 
 /// Larger than any size in a real config; what is above it is a mistake, and would not fit 32 bits when multiplied.
 const LARGEST: u64 = 1 << 24;
+/// The same for how often something is repeated, each time with tensors of its own.
+const MOST_LAYERS: u64 = 1 << 10;
 
-fn whole(value: &Value) -> Option<usize> {
-    value.as_u64().filter(|value| *value <= LARGEST).map(|value| value as usize)
+/// The largest whole number that makes sense under `key`.
+fn most(key: &str) -> u64 {
+    if key.contains("layers") || key.contains("blocks") { MOST_LAYERS } else { LARGEST }
+}
+
+fn whole(key: &str, value: &Value) -> Option<usize> {
+    value.as_u64().filter(|value| *value <= most(key)).map(|value| value as usize)
 }
 
 /// One JSON object, named after its file for error messages.
@@ -162,7 +169,7 @@ impl<'a> Config<'a> {
     }
 
     pub fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
-        self.get_with(key, "a whole number of at most 16777216", whole)
+        self.get_with(key, &format!("a whole number of at most {}", most(key)), |value| whole(key, value))
     }
 
     pub fn usize(&self, key: &str, default: usize) -> Result<usize> {
@@ -207,7 +214,7 @@ impl<'a> Config<'a> {
     }
 
     pub fn opt_usizes(&self, key: &str) -> Result<Option<Vec<usize>>> {
-        self.opt_list(key, "a list of whole numbers", whole)
+        self.opt_list(key, &format!("a list of whole numbers of at most {}", most(key)), |value| whole(key, value))
     }
 
     /// A list of whole numbers of at least 1 each.
@@ -279,15 +286,33 @@ impl<'a> Config<'a> {
 
     /// Lists of whole numbers.
     pub fn opt_usize_lists(&self, key: &str) -> Result<Option<Vec<Vec<usize>>>> {
-        self.opt_list(key, "a list of lists of whole numbers", |v| v.as_array()?.iter().map(whole).collect())
+        self.opt_list(key, "a list of lists of whole numbers", |v| {
+            v.as_array()?.iter().map(|value| whole(key, value)).collect()
+        })
     }
 
     /// Pairs of whole numbers.
     pub fn opt_pairs(&self, key: &str) -> Result<Option<Vec<[usize; 2]>>> {
         self.opt_list(key, "a list of pairs of whole numbers", |v| {
             let pair = v.as_array().filter(|pair| pair.len() == 2)?;
-            Some([whole(&pair[0])?, whole(&pair[1])?])
+            Some([whole(key, &pair[0])?, whole(key, &pair[1])?])
         })
+    }
+
+    /// Height and width, given as one number for both or as a list of the two.
+    pub fn opt_sides(&self, key: &str) -> Result<Option<[usize; 2]>> {
+        self.get_with(key, "a whole number, or a list of height and width", |value| match value.as_array() {
+            Some(sides) => match sides.as_slice() {
+                [height, width] => Some([whole(key, height)?, whole(key, width)?]),
+                _ => None,
+            },
+            None => whole(key, value).map(|side| [side; 2]),
+        })
+    }
+
+    /// The object under `key`, as a config of its own.
+    pub fn object(&self, key: &str) -> Result<Option<Config<'a>>> {
+        self.get(key).map(|value| Config::new(&format!("{}: `{key}`", self.file), value)).transpose()
     }
 
     /// Refuses every value of `key` but the given one (and absence): an option this version cannot honour.
@@ -358,6 +383,31 @@ mod tests {
         assert!(message.contains("`extra`"), "{message}");
         config.ignore(&["extra"]);
         assert!(config.finish().is_ok());
+    }
+
+    #[test]
+    fn counts_that_no_model_has_are_refused_by_name() {
+        let value =
+            json!({"num_layers": 1025, "layers_per_block": [2, 1 << 20], "hidden_size": 1025, "n": [[1, 1 << 30]]});
+        let config = Config::new("c", &value).unwrap();
+        let message = config.usize("num_layers", 1).unwrap_err().message;
+        assert!(message.contains("`num_layers` is 1025") && message.contains("1024"), "{message}");
+        assert!(config.counts("layers_per_block", &[]).unwrap_err().message.contains("`layers_per_block`"));
+        assert!(config.opt_usize_lists("n").is_err());
+        assert_eq!(config.usize("hidden_size", 1).unwrap(), 1025);
+    }
+
+    #[test]
+    fn sides_are_one_number_or_height_and_width() {
+        let value = json!({"one": 8, "two": [8, 12], "three": [8, 12, 1], "text": "8", "object": {"key": "x"}});
+        let config = Config::new("c", &value).unwrap();
+        assert_eq!(config.opt_sides("one").unwrap(), Some([8, 8]));
+        assert_eq!(config.opt_sides("two").unwrap(), Some([8, 12]));
+        assert_eq!(config.opt_sides("none").unwrap(), None);
+        assert!(config.opt_sides("three").is_err() && config.opt_sides("text").is_err());
+        let object = config.object("object").unwrap().unwrap();
+        assert!(object.usize("key", 1).unwrap_err().message.starts_with("c: `object`: `key` is \"x\""));
+        assert!(config.object("none").unwrap().is_none() && config.object("one").is_err());
     }
 
     #[test]
