@@ -56,7 +56,8 @@ pub fn memory_needs(files: &ModelFiles) -> Result<MemoryNeeds> {
         // A table that can be computed is left out.
         let kept = params.iter().filter(|param| param.computed.is_none());
         let params = kept.filter(|param| param.name.starts_with("text_encoder") == of_text);
-        params.map(|param| param.shape.iter().map(|side| *side as u64).product::<u64>() * F32_BYTES).sum::<u64>()
+        let bytes = |param: &ParamShape| param.shape.iter().fold(F32_BYTES, |n, side| n.saturating_mul(*side as u64));
+        params.map(bytes).fold(0, u64::saturating_add)
     };
     let [width, height] = model.info.sizes[0];
     let [_, h, w] = model.latent_shape(width, height);

@@ -109,12 +109,19 @@ pub fn parse_json(text: &str, file: &str) -> Result<Value> {
 
 /// Larger than any size in a real config; what is above it is a mistake, and would not fit 32 bits when multiplied.
 const LARGEST: u64 = 1 << 24;
-/// The same for how often something is repeated, each time with tensors of its own.
+/// The same for how often something is repeated, each time with tensors of its own; for a latent's sides; for a picture's.
 const MOST_LAYERS: u64 = 1 << 10;
+const LARGEST_LATENT: u64 = 1 << 12;
+const LARGEST_PICTURE: u64 = 1 << 14;
 
 /// The largest whole number that makes sense under `key`.
 fn most(key: &str) -> u64 {
-    if key.contains("layers") || key.contains("blocks") { MOST_LAYERS } else { LARGEST }
+    match key {
+        "sample_size" => LARGEST_LATENT,
+        "sizes" => LARGEST_PICTURE,
+        key if key.contains("layers") || key.contains("blocks") => MOST_LAYERS,
+        _ => LARGEST,
+    }
 }
 
 fn whole(key: &str, value: &Value) -> Option<usize> {
@@ -387,13 +394,14 @@ mod tests {
 
     #[test]
     fn counts_that_no_model_has_are_refused_by_name() {
-        let value =
-            json!({"num_layers": 1025, "layers_per_block": [2, 1 << 20], "hidden_size": 1025, "n": [[1, 1 << 30]]});
+        let value = json!({"num_layers": 1025, "layers_per_block": [2, 1 << 20], "hidden_size": 1025, "n": [[1, 1 << 30]],
+            "sample_size": 4097, "sizes": [[16384, 16385]]});
         let config = Config::new("c", &value).unwrap();
         let message = config.usize("num_layers", 1).unwrap_err().message;
         assert!(message.contains("`num_layers` is 1025") && message.contains("1024"), "{message}");
         assert!(config.counts("layers_per_block", &[]).unwrap_err().message.contains("`layers_per_block`"));
-        assert!(config.opt_usize_lists("n").is_err());
+        assert!(config.opt_usize_lists("n").is_err() && config.opt_pairs("sizes").is_err());
+        assert!(config.opt_sides("sample_size").is_err());
         assert_eq!(config.usize("hidden_size", 1).unwrap(), 1025);
     }
 

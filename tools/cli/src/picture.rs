@@ -124,3 +124,90 @@ fn buffer(image: &Image) -> image::ImageResult<RgbaImage> {
         ))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixtures() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/pictures")
+    }
+
+    /// As Pillow sees them; JPEG's decoders differ by a level or two.
+    #[test]
+    fn pictures_are_read_by_what_they_hold() {
+        let mut count = 0;
+        for entry in fs::read_dir(fixtures()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                continue;
+            }
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let seen = read(&fixtures().join("seen").join(format!("{name}.png"))).unwrap();
+            let found = read(&path).unwrap();
+            assert_eq!((found.width, found.height), (seen.width, seen.height), "{name}");
+            let off = found.rgba.iter().zip(&seen.rgba).map(|(a, b)| a.abs_diff(*b)).max();
+            let most = if fs::read(&path).unwrap().starts_with(b"\xff\xd8") { 3 } else { 0 };
+            assert!(off <= Some(most), "{name} is off by {off:?}");
+            count += 1;
+        }
+        assert!(count >= 12);
+    }
+
+    #[test]
+    fn other_files_are_named_for_what_they_are() {
+        let folder = std::env::temp_dir().join(format!("inkbloom-pictures-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        for (bytes, words) in [
+            (&b"GIF89a\x01\x00\x01\x00"[..], "image/gif"),
+            (b"\x00\x00\x00\x18ftypheic\x00\x00", "HEIC"),
+            (b"<svg xmlns=", "no picture"),
+            (b"", "no picture"),
+            (b"\x89PNG\r\n\x1a\n cut off", "cannot be read as a picture"),
+        ] {
+            let path = folder.join("x.png");
+            fs::write(&path, bytes).unwrap();
+            let message = read(&path).unwrap_err().message;
+            assert!(message.contains(words) && message.contains("x.png"), "{message}");
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_picture_covers_a_size_from_its_middle() {
+        // Red, white and blue columns of 2 pixels each, 2 high; half seen, which must not change a colour.
+        let column = |x: usize| [[255, 0, 0, 128], [255, 255, 255, 128], [0, 0, 255, 128]][x / 2];
+        let picture = Image { width: 6, height: 2, rgba: (0..12).flat_map(|i| column(i % 6)).collect() };
+        let cut = cover(&picture, [2, 2], false).unwrap();
+        assert_eq!(cut.rgba, [255, 255, 255, 128].repeat(4));
+        assert_eq!(cover(&picture, [6, 2], true).unwrap(), picture);
+        let large = cover(&picture, [60, 20], true).unwrap();
+        assert_eq!(large.rgba[..4], [255, 0, 0, 128]);
+        // What cannot be seen lends no colour to what can.
+        let edge = Image { width: 2, height: 1, rgba: vec![200, 100, 50, 255, 0, 255, 0, 0] };
+        let edge = cover(&edge, [4, 2], true).unwrap();
+        for pixel in edge.rgba.chunks_exact(4).filter(|pixel| pixel[3] > 8) {
+            assert!(pixel[0].abs_diff(200) <= 12 && pixel[1].abs_diff(100) <= 12, "{pixel:?}");
+        }
+        assert!(cover(&Image { width: 0, height: 0, rgba: vec![] }, [2, 2], true).is_err());
+    }
+
+    #[test]
+    fn an_ending_says_the_format() {
+        for (name, expected) in [
+            ("a.png", ImageFormat::Png),
+            ("a.PNG", ImageFormat::Png),
+            ("a.jpg", ImageFormat::Jpeg),
+            ("a.jpeg", ImageFormat::Jpeg),
+            ("a.webp", ImageFormat::WebP),
+            ("a", ImageFormat::Png),
+            ("v1.0/a", ImageFormat::Png),
+        ] {
+            assert_eq!(format(Path::new(name)).unwrap(), expected, "{name}");
+        }
+        for name in ["a.gif", "a.txt", "v1.5", "a.png.part"] {
+            let message = format(Path::new(name)).unwrap_err().message;
+            assert!(message.contains(name) && message.contains(".webp"), "{message}");
+        }
+    }
+}
