@@ -109,8 +109,7 @@ pub fn find(component: &str, folder: &Path) -> Result<WeightFiles> {
     for candidate in &candidates {
         match candidate.headers(folder) {
             Ok(files) => {
-                let note =
-                    wrong.map(|error| format!("{component}: {} is read in place of it: {error}", candidate.name));
+                let note = wrong.map(|error| format!("{component} is read from {}, for {error}", candidate.name));
                 return Ok(WeightFiles { files, note });
             }
             Err(error) => wrong = wrong.or(Some(error)),

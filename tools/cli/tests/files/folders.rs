@@ -112,7 +112,7 @@ fn a_sample_size_is_what_diffusers_takes_it_for() {
     let scratch = Scratch::new("sample-size");
     let model = scratch.model("sd15_text");
     let config = model.join("unet/config.json");
-    let mut with = |version: &str, size: Value| {
+    let with = |version: &str, size: Value| {
         edit(&config, |config| {
             config["_diffusers_version"] = version.into();
             config["sample_size"] = size;

@@ -49,16 +49,18 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// A place in `value`, going down at random.
 fn place<'a>(value: &'a mut Value, random: &mut Random) -> &'a mut Value {
-    let deeper = random.below(8) > 0;
+    let inside = match &*value {
+        Value::Array(list) => list.len(),
+        Value::Object(map) => map.len(),
+        _ => 0,
+    };
+    if inside == 0 || random.below(8) == 0 {
+        return value;
+    }
+    let i = random.below(inside);
     match value {
-        Value::Array(list) if deeper && !list.is_empty() => {
-            let i = random.below(list.len());
-            place(&mut list[i], random)
-        }
-        Value::Object(map) if deeper && !map.is_empty() => {
-            let i = random.below(map.len());
-            place(map.values_mut().nth(i).unwrap(), random)
-        }
+        Value::Array(list) => place(&mut list[i], random),
+        Value::Object(map) => place(map.values_mut().nth(i).unwrap(), random),
         value => value,
     }
 }
