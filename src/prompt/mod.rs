@@ -10,9 +10,6 @@ use tokenizers::{PaddingDirection, PaddingParams, PaddingStrategy, Tokenizer as 
 
 use crate::{Error, Result, values::TokenIds};
 
-/// More tokens than any text encoder reads.
-const MAX_TOKENS: usize = 1 << 13;
-
 /// A tokenizer that pads and truncates to a fixed number of tokens.
 pub struct Tokenizer {
     inner: Inner,
@@ -27,14 +24,9 @@ impl Tokenizer {
     ///
     /// # Errors
     /// `BadModel` where the file is not a tokenizer, has no padding token, or `max_tokens` leaves no
-    /// room for its special tokens or is more than 8192.
+    /// room for its special tokens.
     pub fn from_json(json: &str, max_tokens: usize, pad_token: Option<&str>, file: &str) -> Result<Self> {
         let wrong = |error: tokenizers::Error| Error::bad_model(format!("{file} is not a usable tokenizer: {error}"));
-        if max_tokens > MAX_TOKENS {
-            return Err(Error::bad_model(format!(
-                "model_index.json: `max_text_tokens` is {max_tokens}; it must be at most {MAX_TOKENS}"
-            )));
-        }
         let mut inner: Inner = json.parse().map_err(wrong)?;
         // The file's own lengths may be any.
         let padding = inner.get_padding().cloned();

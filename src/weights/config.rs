@@ -45,9 +45,11 @@ impl ModelFiles {
         token.as_str().or_else(|| token["content"].as_str())
     }
 
-    /// The number of tokens that `tokenizer_config.json` says fit.
+    /// The number of tokens that `tokenizer_config.json` says fit; transformers writes numbers beyond all bounds where it does
+    /// not know.
     pub fn max_tokens(&self, tokenizer: &str) -> Option<usize> {
-        self.configs.get(tokenizer)?["model_max_length"].as_u64().map(|max| max as usize)
+        let max = self.configs.get(tokenizer)?["model_max_length"].as_u64()?;
+        (1..=MOST_TOKENS).contains(&max).then_some(max as usize)
     }
 
     /// The class that `model_index.json` names for `component`, e.g. `BertModel`.
@@ -113,12 +115,15 @@ const LARGEST: u64 = 1 << 24;
 const MOST_LAYERS: u64 = 1 << 10;
 const LARGEST_LATENT: u64 = 1 << 12;
 const LARGEST_PICTURE: u64 = 1 << 14;
+/// More tokens than any text encoder reads.
+const MOST_TOKENS: u64 = 1 << 13;
 
 /// The largest whole number that makes sense under `key`.
 fn most(key: &str) -> u64 {
     match key {
         "sample_size" => LARGEST_LATENT,
         "sizes" => LARGEST_PICTURE,
+        "max_text_tokens" => MOST_TOKENS,
         key if key.contains("layers") || key.contains("blocks") => MOST_LAYERS,
         _ => LARGEST,
     }
@@ -402,6 +407,17 @@ mod tests {
         assert!(config.counts("layers_per_block", &[]).unwrap_err().message.contains("`layers_per_block`"));
         assert!(config.opt_usize_lists("n").is_err() && config.opt_pairs("sizes").is_err());
         assert!(config.opt_sides("sample_size").is_err());
+        let index = json!({"max_text_tokens": 8193});
+        let message = Config::new("i", &index).unwrap().count("max_text_tokens", 77).unwrap_err().message;
+        assert!(message.contains("`max_text_tokens` is 8193") && message.contains("8192"), "{message}");
+        let files = |max: Value| ModelFiles {
+            configs: BTreeMap::from([("tokenizer".to_owned(), json!({"model_max_length": max}))]),
+            ..Default::default()
+        };
+        assert_eq!(files(json!(77)).max_tokens("tokenizer"), Some(77));
+        for unbounded in [json!(1u64 << 53), json!(1e30), json!(0), json!(null)] {
+            assert_eq!(files(unbounded).max_tokens("tokenizer"), None);
+        }
         assert_eq!(config.usize("hidden_size", 1).unwrap(), 1025);
     }
 

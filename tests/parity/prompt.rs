@@ -138,7 +138,7 @@ fn files_of_another_kind_are_named() {
     assert!(TokenizerFiles::default().assemble("tokenizer").unwrap().is_none());
 }
 
-/// Lengths that a file names may be any; what counts is refused before anything is allocated for it.
+/// Lengths that the file itself names are not what counts, and may be any.
 #[test]
 fn absurd_lengths_allocate_nothing() {
     let mut absurd = json(&fixture("prompt/clip/tokenizer.json"));
@@ -149,8 +149,4 @@ fn absurd_lengths_allocate_nothing() {
     absurd["truncation"] =
         serde_json::json!({"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 1u64 << 53});
     assert_ids("clip", &absurd);
-    for max_tokens in [8193, 1 << 24] {
-        let error = Tokenizer::from_json(&absurd.to_string(), max_tokens, None, "t").err().unwrap();
-        assert!(error.message.contains("`max_text_tokens`") && error.message.contains("8192"), "{error}");
-    }
 }

@@ -32,7 +32,7 @@ fn half(weights: Weights) -> Weights {
     weights.into_iter().map(|(name, tensor)| (name, halve(tensor))).collect()
 }
 
-pub fn json_file(path: &Path) -> Value {
+fn json_file(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
