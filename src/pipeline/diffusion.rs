@@ -131,7 +131,11 @@ impl Drawing<'_> {
             None => self.model.autoencoder.decode(latent),
         };
         on_event(Event::Decoded { image, pixels: &pixels }).await?;
-        pixels::read_image(pixels, self.model.info.alpha).await
+        let drawn = pixels::read_image(pixels, self.model.info.alpha).await?;
+        Ok(match (&self.request.init, &self.request.mask) {
+            (Some(init), Some(mask)) => pixels::keep_spared(&drawn, init, mask, self.model.info.alpha),
+            _ => drawn,
+        })
     }
 }
 

@@ -5,20 +5,10 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::family::ToldMask;
-use crate::values::{Image, Latent, PixelTensor};
-
-/// Each pixel: 1 where the picture is drawn anew, 0 where it stays.
-pub fn redraw(mask: &Image) -> Vec<f32> {
-    mask.rgba
-        .chunks_exact(4)
-        .map(|pixel| {
-            // ITU-R 601 luma, as PIL rounds it.
-            let [r, g, b] = [0, 1, 2].map(|channel| u32::from(pixel[channel]));
-            let luma = (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16;
-            if luma >= 128 { 1.0 } else { 0.0 }
-        })
-        .collect()
-}
+use crate::{
+    pixels::redraw,
+    values::{Image, Latent, PixelTensor},
+};
 
 /// The mask over latent positions, each taking its upper left pixel: `[1, 1, h / factor, w / factor]`.
 pub fn latent_mask(mask: &Image, factor: usize, device: &Device) -> Tensor<4> {

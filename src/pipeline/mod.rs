@@ -91,6 +91,12 @@ impl Pipeline {
         self.model.latent_shape(width, height)
     }
 
+    /// The size in which a picture of any size is drawn: its own, cut to what the model can do; the model's own of the
+    /// nearest shape, where that is too small or too large.
+    pub fn drawable_size(&self, width: usize, height: usize) -> [usize; 2] {
+        plan::drawable_size(&self.model, width, height)
+    }
+
     /// Whether the network takes mask and masked picture, and nothing less.
     pub fn repaints_only(&self) -> bool {
         self.model.repaints_only()

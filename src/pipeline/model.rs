@@ -63,7 +63,8 @@ pub fn memory_needs(files: &ModelFiles) -> Result<MemoryNeeds> {
         // A table that can be computed is left out.
         let kept = params.iter().filter(|param| param.computed.is_none());
         let params = kept.filter(|param| param.name.starts_with("text_encoder") == of_text);
-        params.map(|param| param.shape.iter().map(|side| *side as u64).product::<u64>() * F32_BYTES).sum::<u64>()
+        let bytes = |param: &ParamShape| param.shape.iter().fold(F32_BYTES, |n, side| n.saturating_mul(*side as u64));
+        params.map(bytes).fold(0, u64::saturating_add)
     };
     let [width, height] = model.info.sizes[0];
     let [_, h, w] = model.latent_shape(width, height);
@@ -115,8 +116,8 @@ impl Model {
         let mut sizes = index.opt_pairs("sizes")?.unwrap_or_default();
         if sizes.is_empty() {
             // What the network's own grid amounts to.
-            let side = network.sample_size.unwrap_or(64) * shape.factor;
-            sizes.push([side, side]);
+            let [height, width] = network.sample_size.unwrap_or([64; 2]);
+            sizes.push([width * shape.factor, height * shape.factor]);
         }
         let step = shape.factor * network.patch;
         if let Some(size) = sizes.iter().find(|size| size.iter().any(|side| *side == 0 || !side.is_multiple_of(step))) {

@@ -1,7 +1,6 @@
 //! A request checked against a model.
 
 use super::{
-    inpaint,
     memory::MIN_TILE,
     model::Model,
     request::{Keep, Plan, Request},
@@ -12,7 +11,7 @@ use crate::{
         SkipLayers,
         schedule::{Extra, Run},
     },
-    pixels::Alpha,
+    pixels::{Alpha, Convention, redraw},
 };
 
 /// More steps than this only cost time.
@@ -180,6 +179,23 @@ fn check_skipped(
     Err(Error::bad_input(wrong))
 }
 
+/// See [`Pipeline::drawable_size`](super::Pipeline::drawable_size).
+pub fn drawable_size(model: &Model, width: usize, height: usize) -> [usize; 2] {
+    let step = model.size_step();
+    let cut = [width, height].map(|side| side / step * step);
+    if cut.iter().all(|side| (1..=largest_side(model)).contains(side)) {
+        return cut;
+    }
+    let shape = |[width, height]: [usize; 2]| (width.max(1) as f64 / height.max(1) as f64).ln();
+    let far = |size: [usize; 2]| (shape(size) - shape([width, height])).abs();
+    let sizes = model.info.sizes.iter().copied();
+    sizes.min_by(|a, b| far(*a).total_cmp(&far(*b))).unwrap_or([step, step])
+}
+
+fn largest_side(model: &Model) -> usize {
+    MAX_SIDE_FACTOR * model.info.sizes.iter().flatten().max().copied().unwrap_or(model.size_step())
+}
+
 fn size(model: &Model, request: &Request, warnings: &mut Vec<String>) -> Result<(usize, usize)> {
     let info = &model.info;
     let [default_width, default_height] = match &request.init {
@@ -188,7 +204,7 @@ fn size(model: &Model, request: &Request, warnings: &mut Vec<String>) -> Result<
     };
     let (width, height) = (request.width.unwrap_or(default_width), request.height.unwrap_or(default_height));
     let step = model.size_step();
-    let largest = MAX_SIDE_FACTOR * info.sizes.iter().flatten().max().copied().unwrap_or(step);
+    let largest = largest_side(model);
     let trained = info.sizes.iter().map(|[w, h]| format!("{w} x {h}")).collect::<Vec<_>>().join(", ");
     let table = model.network.largest.map(|largest| largest * model.autoencoder.shape().factor);
     for (name, side) in [("width", width), ("height", height)] {
@@ -249,10 +265,11 @@ fn strength(model: &Model, request: &Request, warnings: &mut Vec<String>) -> Res
         None if model.repaints_only() => {
             return Err(Error::bad_input("this model only repaints: give it a mask, too"));
         }
-        Some(mask) if !inpaint::redraw(mask).contains(&1.0) => {
+        Some(mask) if !redraw(mask).contains(&1.0) => {
             return Err(Error::bad_input("the mask has no white pixel, so there is nothing to draw anew"));
         }
-        _ => {}
+        Some(mask) => warnings.extend(Convention::of(mask).note().map(str::to_owned)),
+        None => {}
     }
     if model.info.alpha == Alpha::None && init.rgba.chunks_exact(4).any(|pixel| pixel[3] != u8::MAX) {
         warnings.push("the init picture is transparent in places; this model sees it over white".to_owned());

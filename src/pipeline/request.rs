@@ -45,7 +45,7 @@ pub struct Request {
     pub negative_prompt: String,
     /// The same seed gives the same picture; picture i of a count has the seed + i
     #[serde(deserialize_with = "kind::seed")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = 0))]
+    #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(as = "Option<String>"))]
     pub seed: u64,
     /// How many pictures
@@ -118,7 +118,8 @@ pub struct Request {
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]
     pub init: Option<Image>,
-    /// Of the size of `init`: white where it is drawn anew, black where it stays; what is between counts as the nearer.
+    /// Of the size of `init`: white where it is drawn anew, black where it stays; what is between counts as the nearer. One
+    /// that is clear in places is understood by that: see [`Convention`](crate::pixels::Convention).
     #[serde(skip)]
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]

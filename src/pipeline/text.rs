@@ -28,8 +28,8 @@ struct Reader {
     tokenizer: Option<Tokenizer>,
     /// `None` once it is released.
     encoder: Option<TextEncoder>,
-    /// `[1, tokens, width]`.
-    zeros: Option<Tensor<3>>,
+    /// Tokens and width, and where they are to lie.
+    zeros: Option<([usize; 2], Device)>,
 }
 
 /// An encoded request.
@@ -114,7 +114,7 @@ impl TextStage {
 impl Reader {
     fn load(files: &ModelFiles, tensors: &Tensors, slot: &'static EncoderSlot, max_tokens: usize) -> Result<Self> {
         if let Some(width) = slot.zeros.filter(|_| files.model_index[slot.component][1].is_null()) {
-            let zeros = Tensor::zeros([1, max_tokens, width(files)?], tensors.device());
+            let zeros = ([max_tokens, width(files)?], tensors.device().clone());
             return Ok(Self { slot, tokenizer: None, encoder: None, zeros: Some(zeros) });
         }
         let encoder = TextEncoder::load(tensors, files, slot.component, slot.classes)?;
@@ -134,8 +134,8 @@ impl Reader {
 
     /// What the encoder says of a `batch` of `n` prompts.
     fn read(&self, batch: &[TokenIds], n: usize) -> Result<Encoding> {
-        if let Some(zeros) = &self.zeros {
-            let hidden = zeros.clone().repeat_dim(0, n);
+        if let Some(([tokens, width], device)) = &self.zeros {
+            let hidden = Tensor::zeros([n, *tokens, *width], device);
             return Ok(Encoding { hidden, attention_mask: None, penultimate: None, pooled: None });
         }
         let encoder = self.encoder.as_ref().ok_or_else(|| released(self.slot.component))?;

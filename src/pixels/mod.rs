@@ -1,4 +1,8 @@
-//! Pixel tensors <-> RGBA8.
+//! Pixel tensors <-> RGBA8, and what a mask says of pixels.
+
+mod mask;
+
+pub use mask::{Convention, keep_spared, redraw};
 
 use burn::tensor::{Device, Tensor, TensorData};
 

@@ -1,25 +1,16 @@
-//! CLIP's tokenizer from the two files that old folders hold in place of `tokenizer.json`.
+//! CLIP's tokenizer from its vocabulary and merges, whichever files they stand in.
 
 use serde_json::{Value, json};
 
-/// The `tokenizer.json` of CLIP's `vocab.json` and `merges.txt` (transformers `CLIPTokenizer`).
-pub fn clip_tokenizer(vocabulary: &Value, merges: &str) -> Value {
-    let special = |content: &str| json!([content, vocabulary[content]]);
-    let added = |content: &str| {
-        json!({
-            "id": vocabulary[content], "content": content, "special": true, "normalized": false,
-            "single_word": false, "lstrip": false, "rstrip": false,
-        })
-    };
-    let (start, end) = ("<|startoftext|>", "<|endoftext|>");
+/// The `tokenizer.json` of a vocabulary (text to id) and merges (a list of pairs), as transformers' `CLIPTokenizer` builds
+/// it; who begins, ends and is unknown is for its caller to say.
+pub fn clip_tokenizer(vocabulary: Value, merges: Value) -> Value {
     let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-    // The first line says which version of the format this is.
-    let merges: Vec<_> = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
     json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": [added(start), added(end)],
+        "added_tokens": [],
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "NFC"},
             {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
@@ -30,12 +21,11 @@ pub fn clip_tokenizer(vocabulary: &Value, merges: &str) -> Value {
             {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
         ]},
         "post_processor": {
-            "type": "RobertaProcessing", "sep": special(end), "cls": special(start),
-            "trim_offsets": false, "add_prefix_space": false,
+            "type": "RobertaProcessing", "sep": null, "cls": null, "trim_offsets": false, "add_prefix_space": false,
         },
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {
-            "type": "BPE", "dropout": null, "unk_token": end, "continuing_subword_prefix": "",
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
             "end_of_word_suffix": "</w>", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
             "vocab": vocabulary, "merges": merges,
         },

@@ -34,12 +34,15 @@ pub struct ClipTextConfig {
 }
 
 impl ClipTextConfig {
-    /// Only the keys that change this forward pass are read. `projected` is whether the class is the one with a
-    /// projection.
+    /// Only the keys that change this forward pass are read; of the config of a whole CLIP, its `text_config`. `projected` is
+    /// whether the class is the one with a projection.
     ///
     /// # Errors
     /// `BadModel` for a value that is out of range or asks for what this version cannot do.
     pub fn read(config: &Config, projected: bool) -> Result<Self> {
+        if let Some(text) = config.object("text_config")? {
+            return Self::read(&text, projected);
+        }
         let hidden_size = config.count("hidden_size", 512)?;
         let num_attention_heads = config.count("num_attention_heads", 8)?;
         if !hidden_size.is_multiple_of(num_attention_heads) {

@@ -62,9 +62,11 @@ impl ModelFiles {
         token.as_str().or_else(|| token["content"].as_str())
     }
 
-    /// The number of tokens that `tokenizer_config.json` says fit.
+    /// The number of tokens that `tokenizer_config.json` says fit; transformers writes numbers beyond all bounds where it does
+    /// not know.
     pub fn max_tokens(&self, tokenizer: &str) -> Option<usize> {
-        self.configs.get(tokenizer)?["model_max_length"].as_u64().map(|max| max as usize)
+        let max = self.configs.get(tokenizer)?["model_max_length"].as_u64()?;
+        (1..=MOST_TOKENS).contains(&max).then_some(max as usize)
     }
 
     /// The class that `model_index.json` names for `component`, e.g. `BertModel`; of a Flax class, its twin.
@@ -101,13 +103,6 @@ pub fn config_file(component: &str) -> String {
 /// # Errors
 /// `BadModel`, naming `file`, where it is not JSON.
 pub fn parse_json(text: &str, file: &str) -> Result<Value> {
-    // What git leaves where two versions of a file did not go together; within JSON no line begins so.
-    if let Some(mark) = ["<<<<<<< ", ">>>>>>> "].iter().find(|mark| text.lines().any(|line| line.starts_with(**mark))) {
-        return Err(Error::bad_model(format!(
-            "{file} holds two versions side by side, as an unfinished git merge leaves them ({mark}...); keep one of the \
-             two and delete the lines between and around them that are not JSON"
-        )));
-    }
     let parse = |text: &str| {
         serde_json::from_str(text).map_err(|error| Error::bad_model(format!("{file} is not valid JSON: {error}")))
     };
@@ -141,12 +136,15 @@ const MOST_LAYERS: u64 = 1 << 10;
 const LARGEST_SIDE: u64 = 1 << 14;
 /// The same for the blocks of a network, nearly each of which halves the sides.
 const MOST_BLOCKS: usize = 16;
+/// More tokens than any text encoder reads.
+const MOST_TOKENS: u64 = 1 << 13;
 
 /// The largest whole number that makes sense under `key`.
 fn most(key: &str) -> u64 {
     match key {
         _ if key.contains("layers") || key.contains("blocks") => MOST_LAYERS,
         "sample_size" | "sizes" => LARGEST_SIDE,
+        "max_text_tokens" => MOST_TOKENS,
         _ => LARGEST,
     }
 }
@@ -370,6 +368,22 @@ impl<'a> Config<'a> {
         })
     }
 
+    /// Height and width, given as one number for both or as a list of the two.
+    pub fn opt_sides(&self, key: &str) -> Result<Option<[usize; 2]>> {
+        self.get_with(key, "a whole number, or a list of height and width", |value| match value.as_array() {
+            Some(sides) => match sides.as_slice() {
+                [height, width] => Some([whole(key, height)?, whole(key, width)?]),
+                _ => None,
+            },
+            None => whole(key, value).map(|side| [side; 2]),
+        })
+    }
+
+    /// The object under `key`, as a config of its own.
+    pub fn object(&self, key: &str) -> Result<Option<Config<'a>>> {
+        self.get(key).map(|value| Config::new(&format!("{}: `{key}`", self.file), value)).transpose()
+    }
+
     /// Refuses every value of `key` but the given one (and absence): an option this version cannot honour.
     pub fn only(&self, key: &str, supported: impl Into<Value>) -> Result<()> {
         let supported = supported.into();
@@ -483,12 +497,38 @@ mod tests {
     }
 
     #[test]
+    fn token_counts_that_no_model_has_are_refused_or_unknown() {
+        let index = json!({"max_text_tokens": 8193});
+        let message = Config::new("i", &index).unwrap().count("max_text_tokens", 77).unwrap_err().message;
+        assert!(message.contains("`max_text_tokens` is 8193") && message.contains("8192"), "{message}");
+        let files = |max: Value| ModelFiles {
+            configs: BTreeMap::from([("tokenizer".to_owned(), json!({"model_max_length": max}))]),
+            ..Default::default()
+        };
+        assert_eq!(files(json!(77)).max_tokens("tokenizer"), Some(77));
+        for unbounded in [json!(1u64 << 53), json!(1e30), json!(0), json!(null)] {
+            assert_eq!(files(unbounded).max_tokens("tokenizer"), None);
+        }
+    }
+
+    #[test]
+    fn sides_are_one_number_or_height_and_width() {
+        let value = json!({"one": 8, "two": [8, 12], "three": [8, 12, 1], "text": "8", "object": {"key": "x"}});
+        let config = Config::new("c", &value).unwrap();
+        assert_eq!(config.opt_sides("one").unwrap(), Some([8, 8]));
+        assert_eq!(config.opt_sides("two").unwrap(), Some([8, 12]));
+        assert_eq!(config.opt_sides("none").unwrap(), None);
+        assert!(config.opt_sides("three").is_err() && config.opt_sides("text").is_err());
+        let object = config.object("object").unwrap().unwrap();
+        assert!(object.usize("key", 1).unwrap_err().message.starts_with("c: `object`: `key` is \"x\""));
+        assert!(config.object("none").unwrap().is_none() && config.object("one").is_err());
+    }
+
+    #[test]
     fn pythons_infinity_is_null_but_not_inside_a_text() {
         let value = parse_json(r#"{"a": -Infinity, "b": [NaN, 1], "c": "an \"Infinity\" of NaN"}"#, "c.json").unwrap();
         assert_eq!(value, json!({"a": null, "b": [null, 1], "c": "an \"Infinity\" of NaN"}));
         assert!(parse_json("{Infinity", "c.json").unwrap_err().message.contains("c.json"));
-        let merged = parse_json("{\n<<<<<<< HEAD\n\"a\": 1\n=======\n\"a\": 2\n>>>>>>> b45bafc\n}", "c.json");
-        assert!(merged.unwrap_err().message.contains("c.json holds two versions"));
     }
 
     #[test]

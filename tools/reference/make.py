@@ -20,7 +20,7 @@ from common import FIXTURES  # noqa: E402
 
 ROOMS = [
     "prompt", "text", "noise", "denoise", "schedule", "autoencoder", "pipeline", "diffusers_runs", "mmdit", "score", "shapes",
-    "overflow",
+    "overflow", "pictures",
 ]  # fmt: skip
 
 

@@ -5,8 +5,8 @@ use crate::{Result, layers::Activation, weights::Config};
 /// The numbers of `unet/config.json` that change the arithmetic; lists have one value for each block on the way down.
 #[derive(Clone, Debug)]
 pub struct UNetConfig {
-    /// The side of the latent that the model was trained for.
-    pub sample_size: Option<usize>,
+    /// Height and width of the latent that the model was trained for.
+    pub sample_size: Option<[usize; 2]>,
     pub in_channels: usize,
     pub out_channels: usize,
     pub center_input_sample: bool,
@@ -145,7 +145,7 @@ impl UNetConfig {
         };
         let act_fn = config.str("act_fn", "silu")?;
         let this = Self {
-            sample_size: config.opt_usize("sample_size")?,
+            sample_size: config.opt_sides("sample_size")?,
             in_channels: config.count("in_channels", 4)?,
             out_channels: config.count("out_channels", 4)?,
             center_input_sample: config.bool("center_input_sample", false)?,

@@ -58,7 +58,7 @@ impl Family for Flux {
             in_channels,
             out_channels,
             patch: PATCH,
-            sample_size: Some(SAMPLE_SIZE),
+            sample_size: Some([SAMPLE_SIZE; 2]),
             told_guidance: config.guidance_embeds,
             largest: None,
             layers: 0,

@@ -1,6 +1,7 @@
 //! Stable Diffusion, distilled to few steps (Luo et al., arXiv 2310.04378).
 
 use super::{
+    networks,
     page::{Defaults, EncoderSlot, Family, Network},
     stable_diffusion::StableDiffusion,
 };
@@ -32,7 +33,7 @@ impl Family for LatentConsistency {
     }
 
     fn network(&self, files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
-        StableDiffusion.network(files, tensors)
+        networks::unet(files, tensors, false)
     }
 
     fn spreads_strength(&self) -> bool {

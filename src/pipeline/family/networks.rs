@@ -26,7 +26,7 @@ pub fn pixart(files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
         in_channels: config.in_channels,
         out_channels: config.out_channels,
         patch: config.patch_size,
-        sample_size: Some(config.sample_size),
+        sample_size: Some([config.sample_size; 2]),
         told_guidance: false,
         largest: None,
         layers: 0,

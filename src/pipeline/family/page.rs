@@ -72,8 +72,8 @@ pub struct Network {
     pub out_channels: usize,
     /// Latent sides must be multiples of this.
     pub patch: usize,
-    /// The latent's side in training.
-    pub sample_size: Option<usize>,
+    /// The latent's height and width in training.
+    pub sample_size: Option<[usize; 2]>,
     /// It is told the guidance and so never called twice for it.
     pub told_guidance: bool,
     /// Latent sides can be no more than this.

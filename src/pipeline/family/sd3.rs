@@ -77,7 +77,7 @@ impl Family for Sd3 {
             in_channels: config.in_channels,
             out_channels: config.out_channels,
             patch: config.patch_size,
-            sample_size: Some(config.sample_size),
+            sample_size: Some([config.sample_size; 2]),
             told_guidance: false,
             largest: Some(config.pos_embed_max_size * config.patch_size),
             layers: config.num_layers,

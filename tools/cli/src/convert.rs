@@ -21,6 +21,7 @@ use serde_json::json;
 use crate::{
     diffusers,
     files::{self, Bundle, Folder, Model, cannot_write},
+    locate,
     progress::Progress,
 };
 
@@ -112,7 +113,7 @@ fn write_bundle(args: &Args) -> Result<()> {
     // What a bundle at --to holds by now.
     let before = Bundle::open(&args.to).ok();
     // Where the weights that are to be converted lie.
-    let mut folder = Folder { files: ModelFiles::default(), tensors: BTreeMap::new() };
+    let mut folder = Folder { files: ModelFiles::default(), tensors: BTreeMap::new(), notes: Vec::new() };
     let mut manifest = new_manifest(&args.to);
     let bundle = match args.from.as_deref().map(files::open).transpose()? {
         Some(Model::Folder(from)) => {
@@ -128,15 +129,16 @@ fn write_bundle(args: &Args) -> Result<()> {
     }
     let mut replaced = Vec::new();
     if let Some(text_encoder) = &args.text_encoder {
-        folder.read_component(TEXT_ENCODER, text_encoder)?;
-        folder.read_tokenizer("tokenizer", text_encoder)?;
+        let text_encoder = locate::folder(text_encoder)?;
+        folder.read_component(TEXT_ENCODER, &text_encoder)?;
+        folder.read_tokenizer("tokenizer", &text_encoder)?;
         replaced.push(TEXT_ENCODER);
     }
     for (component, library, given) in
         [(PREVIEW, "diffusers", &args.preview_decoder), (SCORER, "inkbloom", &args.scorer)]
     {
         if let Some(given) = given {
-            folder.read_component(component, given)?;
+            folder.read_component(component, &locate::folder(given)?)?;
             let class = folder.files.configs[component]["_class_name"].clone();
             folder.files.model_index[component] = json!([library, class]);
             replaced.push(component);
@@ -145,6 +147,7 @@ fn write_bundle(args: &Args) -> Result<()> {
     if bundle.is_some() && replaced.is_empty() && args.dtype.is_some() {
         return Err(Error::bad_input("the numbers of a bundle stay as they are; leave --dtype away"));
     }
+    folder.notes.iter().for_each(|note| eprintln!("note: {note}"));
     manifest.files = folder.files.clone();
     if let Some(name) = &args.name {
         manifest.name.clone_from(name);

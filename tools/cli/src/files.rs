@@ -10,16 +10,22 @@ use std::{
 use inkbloom::{
     Error, Result,
     pipeline::{PREVIEW, SCORER, required_params},
-    prompt::clip_tokenizer,
+    prompt::TokenizerFiles,
     weights::{
         ModelFiles, Tensors,
         bundle::{self, Loader, Manifest, Shard, component},
         canonical,
         config::{config_file, parse_json},
-        safetensors::{self, Entry},
+        safetensors::Entry,
     },
 };
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::{
+    locate,
+    sniff::{self, Expected},
+    spiece, weight_files,
+};
 
 /// A model on disk, its tensors not yet read.
 pub enum Model {
@@ -38,6 +44,8 @@ pub struct Folder {
     pub files: ModelFiles,
     /// `component/key` -> where it lies.
     pub tensors: BTreeMap<String, StoredTensor>,
+    /// What is not wrong but worth telling.
+    pub notes: Vec<String>,
 }
 
 /// One tensor of a safetensors file.
@@ -60,15 +68,6 @@ const COMPONENTS: [&str; 8] =
     ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", PREVIEW, SCORER, "scheduler"];
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 
-/// Names that diffusers and transformers give their weights, single or sharded by an index; full precision goes before
-/// half.
-const WEIGHTS: [(&str, &str); 4] = [
-    ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors.index.fp16.json"),
-    ("model.fp16.safetensors", "model.safetensors.index.fp16.json"),
-];
-
 /// Opens a model: reads its JSON and the headers of its weights.
 ///
 /// # Errors
@@ -83,26 +82,15 @@ pub fn open(folder: &Path) -> Result<Model> {
 /// # Errors
 /// `BadModel` where it is no model at all.
 pub fn survey(folder: &Path) -> Result<(Model, Vec<Error>)> {
-    if !folder.is_dir() {
-        return Err(Error::bad_model(format!(
-            "there is no folder {}; give a diffusers folder or a bundle",
-            folder.display()
-        )));
-    }
-    let manifest = folder.join("manifest.json");
-    if manifest.is_file() {
-        return Ok((Model::Bundle(Bundle::open(folder)?), Vec::new()));
+    let folder = locate::folder(folder)?;
+    if folder.join("manifest.json").is_file() {
+        return Ok((Model::Bundle(Bundle::open(&folder)?), Vec::new()));
     }
     if !folder.join("model_index.json").is_file() {
-        return Err(Error::bad_model(format!(
-            "{} holds neither model_index.json (a diffusers folder) nor manifest.json (a bundle)",
-            folder.display()
-        )));
+        return Err(locate::no_model(&folder));
     }
-    let mut model = Folder {
-        files: ModelFiles { model_index: read_json(&folder.join("model_index.json"))?, ..Default::default() },
-        tensors: BTreeMap::new(),
-    };
+    let files = ModelFiles { model_index: read_json(&folder.join("model_index.json"))?, ..Default::default() };
+    let mut model = Folder { files, tensors: BTreeMap::new(), notes: Vec::new() };
     let mut missing = Vec::new();
     for component in COMPONENTS {
         // An optional component that a model does without is [null, null]; a text encoder may lie elsewhere:
@@ -125,7 +113,8 @@ impl Bundle {
     /// # Errors
     /// `BadModel` where there is none, or a wrong one.
     pub fn open(folder: &Path) -> Result<Self> {
-        let manifest = Manifest::parse(&read_text(&folder.join("manifest.json"))?)?;
+        let path = folder.join("manifest.json");
+        let manifest = sniff::explained(&path, Expected::Text, || Manifest::parse(&read_text(&path)?))?;
         Ok(Self { folder: folder.to_owned(), manifest })
     }
 
@@ -167,8 +156,10 @@ impl Folder {
         if component == "scheduler" {
             return Ok(());
         }
-        for file in weight_files(folder)? {
-            for entry in read_header(&file)? {
+        let weights = weight_files::find(component, folder)?;
+        self.notes.extend(weights.note);
+        for (file, entries) in weights.files {
+            for entry in entries {
                 let name = canonical(&format!("{component}/{}", entry.name));
                 self.tensors.insert(name, StoredTensor { file: file.clone(), entry });
             }
@@ -176,56 +167,41 @@ impl Folder {
         Ok(())
     }
 
-    /// Reads a tokenizer from `folder`, where there is one: `tokenizer.json`, or CLIP's vocabulary and merges, and
-    /// `tokenizer_config.json`.
+    /// Reads a tokenizer from `folder`, where there is one: `tokenizer.json`, CLIP's vocabulary and merges, or T5's
+    /// SentencePiece model, with the tokens that were added and `tokenizer_config.json`.
     ///
     /// # Errors
     /// `BadModel` where a file is not what its name says.
     pub fn read_tokenizer(&mut self, component: &str, folder: &Path) -> Result<()> {
         let path = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
-        let tokenizer = match (path("tokenizer.json"), path("vocab.json"), path("merges.txt")) {
-            (Some(file), _, _) => Some(read_json(&file)?),
-            (None, Some(vocabulary), Some(merges)) => {
-                Some(clip_tokenizer(&read_json(&vocabulary)?, &read_text(&merges)?))
-            }
-            _ => None,
-        };
-        self.files.tokenizers.extend(tokenizer.map(|tokenizer| (component.to_owned(), tokenizer)));
+        let json = |name: &str| path(name).map(|file| read_json(&file)).transpose();
+        let mut files = TokenizerFiles { tokenizer: json("tokenizer.json")?, ..Default::default() };
         // A model of ours says all there is to say in model_index.json and tokenizer.json.
         if self.files.model_index["_class_name"] == "InkbloomPipeline" {
+            self.files.tokenizers.extend(files.tokenizer.map(|tokenizer| (component.to_owned(), tokenizer)));
             return Ok(());
         }
-        let mut config = path("tokenizer_config.json").map_or(Ok(json!({})), |file| read_json(&file))?;
-        // Files from before transformers 4.34 are overruled by this one, which is how Stable Diffusion 2 pads with "!".
-        if let Some(map) = path("special_tokens_map.json")
-            && config["added_tokens_decoder"].is_null()
-            && let Some(token) = read_json(&map)?.get("pad_token")
-        {
-            config["pad_token"] = token.clone();
+        files.config = json("tokenizer_config.json")?;
+        files.special_tokens_map = json("special_tokens_map.json")?;
+        files.added_tokens = json("added_tokens.json")?;
+        if files.tokenizer.is_none() {
+            match (path("vocab.json"), path("merges.txt"), path("spiece.model")) {
+                (Some(vocabulary), Some(merges), _) => {
+                    files.vocabulary = Some((read_json(&vocabulary)?, read_text(&merges)?));
+                }
+                (_, _, Some(model)) => {
+                    let (tokenizer, extra) = spiece::read(&model, files.config.as_ref().unwrap_or(&Value::Null))?;
+                    (files.tokenizer, files.extra_tokens) = (Some(tokenizer), extra);
+                }
+                _ => {}
+            }
         }
-        self.files.configs.insert(component.to_owned(), config);
+        if let Some(whole) = files.assemble(&folder.display().to_string())? {
+            self.files.tokenizers.insert(component.to_owned(), whole.tokenizer);
+            self.files.configs.insert(component.to_owned(), whole.config);
+        }
         Ok(())
     }
-}
-
-/// The safetensors files of a component: one, or those that an index names.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    for (single, index) in WEIGHTS {
-        let single = folder.join(single);
-        if single.is_file() {
-            return Ok(vec![single]);
-        }
-        let index = folder.join(index);
-        if index.is_file() {
-            let shards = safetensors::shard_files(&read_json(&index)?, &index.display().to_string())?;
-            return Ok(shards.into_iter().map(|shard| folder.join(shard)).collect());
-        }
-    }
-    Err(Error::bad_model(format!(
-        "{} holds no weights; expected one of {}",
-        folder.display(),
-        WEIGHTS.map(|(single, _)| single).join(", ")
-    )))
 }
 
 fn read_range(path: &Path, start: u64, length: usize) -> Result<Vec<u8>> {
@@ -238,18 +214,15 @@ fn read_range(path: &Path, start: u64, length: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_header(path: &Path) -> Result<Vec<Entry>> {
-    let name = path.display().to_string();
-    let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let length = file.metadata().map_err(|error| unreadable(path, &error))?.len();
-    let mut first = [0; 8];
-    file.read_exact(&mut first).map_err(|error| unreadable(path, &error))?;
-    let mut bytes = vec![0; 8 + safetensors::header_len(first, length, &name)?];
-    file.rewind().and_then(|()| file.read_exact(&mut bytes)).map_err(|error| unreadable(path, &error))?;
-    safetensors::read_header(&bytes, length, &name)
-}
-
 impl Model {
+    /// What is not wrong but worth telling.
+    pub fn notes(&self) -> &[String] {
+        match self {
+            Self::Folder(folder) => &folder.notes,
+            Self::Bundle(_) => &[],
+        }
+    }
+
     pub fn files(&self) -> &ModelFiles {
         match self {
             Self::Folder(folder) => &folder.files,
@@ -295,19 +268,19 @@ impl Model {
 /// # Errors
 /// `BadModel` naming the file.
 pub fn read_text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|error| unreadable(path, &error))
+    sniff::explained(path, Expected::Text, || fs::read_to_string(path).map_err(|error| unreadable(path, &error)))
 }
 
 /// # Errors
 /// `BadModel` naming the file.
 pub fn read_json(path: &Path) -> Result<Value> {
-    parse_json(&read_text(path)?, &path.display().to_string())
+    sniff::explained(path, Expected::Text, || parse_json(&read_text(path)?, &path.display().to_string()))
 }
 
 pub fn cannot_write(path: &Path, error: &impl std::fmt::Display) -> Error {
     Error::bad_input(format!("{} cannot be written: {error}", path.display()))
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+pub fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::bad_model(format!("{} cannot be read: {error}", path.display()))
 }

@@ -1,6 +1,10 @@
 //! `inkbloom generate`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::{DType, Device};
 use clap::ValueEnum;
@@ -13,7 +17,7 @@ use inkbloom::{
 
 use crate::{
     dump::{self, Dump},
-    files, png,
+    files, picture,
     progress::Progress,
 };
 
@@ -24,14 +28,17 @@ pub struct Args {
     model: PathBuf,
     #[command(flatten)]
     request: Request,
+    /// The same seed gives the same picture; picture i of a count has the seed + i; -1 is a new one each time
+    #[arg(long, value_name = "N", default_value = "0", allow_hyphen_values = true, value_parser = parse_seed)]
+    seed: Seed,
     /// In pixels [default: the model's]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(usize, usize)>,
-    /// Start from this picture
-    #[arg(long, value_name = "FILE.png")]
+    /// Start from this picture: PNG, JPEG or WebP, of any size; the prompt may then be ""
+    #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
-    /// Draw anew only where this picture, of the size of --init, is white
-    #[arg(long, value_name = "FILE.png", requires = "init")]
+    /// Draw anew only where this picture, laid over --init, is white; or where it is clear, or marked on a clear ground
+    #[arg(long, value_name = "FILE", requires = "init")]
     mask: Option<PathBuf>,
     /// Make do with N MiB: weights kept as f16, text encoders freed once the prompt is read, decoding in tiles
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
@@ -44,8 +51,8 @@ pub struct Args {
     dump: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
-    /// Where the picture goes
-    #[arg(long, value_name = "FILE.png")]
+    /// Where the picture goes: .png, .jpg or .webp; with a count, numbered
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
@@ -55,6 +62,24 @@ enum DeviceChoice {
     Auto,
     Cpu,
     Gpu,
+}
+
+#[derive(Clone, Copy)]
+struct Seed {
+    value: u64,
+    /// Nobody knows it yet.
+    new: bool,
+}
+
+fn parse_seed(text: &str) -> std::result::Result<Seed, String> {
+    if text == "-1" {
+        // Keys of the standard library's hashes are random. 32 bits are what any program can be told again.
+        return Ok(Seed { value: RandomState::new().build_hasher().finish() >> 32, new: true });
+    }
+    let known = |value| Seed { value, new: false };
+    text.parse().map(known).map_err(|_| {
+        format!("\"{text}\" is not a seed; give a whole number from 0 to {}, or -1 for a new one", u64::MAX)
+    })
 }
 
 fn parse_size(text: &str) -> std::result::Result<(usize, usize), String> {
@@ -70,15 +95,20 @@ pub fn run(args: &Args) -> Result<()> {
             "this build of the command line draws on the CPU; use --device cpu, or the page for the GPU",
         ));
     }
-    if !args.out.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
-        return Err(Error::bad_input(format!("the folder of {} does not exist; make it first", args.out.display())));
+    for path in std::iter::once(&args.out).chain(&args.dump) {
+        if !path.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
+            return Err(Error::bad_input(format!("the folder of {} does not exist; make it first", path.display())));
+        }
     }
+    picture::format(&args.out)?;
     let mut request = args.request.clone();
+    request.seed = args.seed.value;
     (request.width, request.height) = args.size.unzip();
-    request.init = args.init.as_deref().map(png::read).transpose()?;
-    request.mask = args.mask.as_deref().map(png::read).transpose()?;
+    request.init = args.init.as_deref().map(picture::read).transpose()?;
+    request.mask = args.mask.as_deref().map(picture::read).transpose()?;
     request.noise = args.noise.as_deref().map(|path| dump::read_f32(path, "noise")).transpose()?;
     let model = files::open(&args.model)?;
+    model.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let device = Device::flex();
     let memory = match args.memory {
         None => MemoryPlan::default(),
@@ -91,6 +121,10 @@ pub fn run(args: &Args) -> Result<()> {
     let loading = Progress::new("loading");
     let (files, tensors) = model.load(Tensors::kept_as(&device, memory.kept), |done, all| loading.set(done, all))?;
     let mut model = Pipeline::load(&files, &tensors)?.with_memory(memory);
+    fit(&model, &mut request)?;
+    if args.seed.new {
+        eprintln!("note: the seed is {}", args.seed.value);
+    }
 
     let drawing = Progress::new("drawing");
     let mut dump = args.dump.as_ref().map(|_| Dump::default());
@@ -112,12 +146,39 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let count = generated.images.len();
     for (i, image) in generated.images.iter().enumerate() {
-        png::write(&numbered(&args.out, i, count), image)?;
+        picture::write(&numbered(&args.out, i, count), image)?;
     }
     match (&args.dump, dump) {
         (Some(path), Some(dump)) => dump.write(path),
         _ => Ok(()),
     }
+}
+
+/// Makes init picture and mask as large as the picture is to be, or as the nearest that the model can do.
+fn fit(model: &Pipeline, request: &mut Request) -> Result<()> {
+    let Some(init) = &request.init else { return Ok(()) };
+    let (width, height) = (request.width.unwrap_or(init.width), request.height.unwrap_or(init.height));
+    let size = model.drawable_size(width, height);
+    // A size that was asked for and cannot be drawn is refused by the model itself.
+    if (request.width.is_some() || request.height.is_some()) && size != [width, height] {
+        return Ok(());
+    }
+    let own = [init.width, init.height];
+    let fitted = if own == size { None } else { Some(picture::cover(init, size, true)?) };
+    if let Some(mask) = &mut request.mask {
+        if [mask.width, mask.height] != own {
+            *mask = picture::stretch(mask, own)?;
+        }
+        if fitted.is_some() {
+            *mask = picture::cover(mask, size, false)?;
+        }
+    }
+    if let Some(fitted) = fitted {
+        let [[w, h], [width, height]] = [own, size];
+        eprintln!("note: the init picture of {w} x {h} is scaled to cover {width} x {height}, and cut to that");
+        request.init = Some(fitted);
+    }
+    Ok(())
 }
 
 /// Notes what `--dump` promises, of the first picture.
@@ -149,12 +210,12 @@ async fn note(dump: &mut Dump, event: Event<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `cat.png` for one picture; `cat-0.png`, `cat-1.png`, ... for several.
+/// `cat.png` for one picture; `cat-0.png`, `cat-1.png`, ... for several, also where the ending is not said.
 fn numbered(path: &Path, i: usize, count: usize) -> PathBuf {
     if count == 1 {
         return path.to_owned();
     }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{stem}-{i}.{extension}"))
+    let ending = path.extension().filter(|ending| !ending.is_empty()).map(|ending| ending.to_string_lossy());
+    path.with_file_name(format!("{stem}-{i}.{}", ending.as_deref().unwrap_or("png")))
 }

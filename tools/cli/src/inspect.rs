@@ -75,6 +75,9 @@ pub fn run(args: &Args) -> Result<()> {
             println!("  {key:14} {}", index[key]);
         }
     }
+    for note in model.notes() {
+        println!("  NOTE: {note}");
+    }
     for error in &wrong {
         println!("  MISSING: {error}");
     }

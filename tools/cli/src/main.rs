@@ -6,8 +6,12 @@ mod dump;
 mod files;
 mod generate;
 mod inspect;
-mod png;
+mod locate;
+mod picture;
 mod progress;
+mod sniff;
+mod spiece;
+mod weight_files;
 
 use std::process::ExitCode;
 

@@ -1,47 +1,13 @@
 //! The command line as its user meets it.
 
+mod support;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
 };
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/pipeline").join(name)
-}
-
-fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_inkbloom")).args(args).output().unwrap()
-}
-
-/// An empty folder that is removed at the end of a test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("inkbloom-cli-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-
-    /// A copy of a fixture's model.
-    fn model(&self, fixture_name: &str) -> PathBuf {
-        let to = self.0.join("model");
-        copy(&fixture(fixture_name), &to);
-        to
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use support::*;
 
 /// The first shard of a component, whatever it holds.
 fn shard(bundle: &str, component: &str) -> PathBuf {
@@ -54,35 +20,6 @@ fn shard(bundle: &str, component: &str) -> PathBuf {
 fn done(args: &[&str]) {
     let output = run(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy(&path, &target) } else { fs::copy(&path, &target).map(drop).unwrap() }
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// Fails with one line on stderr that holds every one of `words`, and exit code `code`.
-#[track_caller]
-fn refused(args: &[&str], code: i32, words: &[&str]) {
-    let output = run(args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    let line =
-        stderr.lines().find(|line| line.starts_with("inkbloom: ") || line.starts_with("error: ")).unwrap_or_default();
-    assert_eq!(output.status.code(), Some(code), "{stderr}");
-    assert!(words.iter().all(|word| line.contains(word)), "{line:?} lacks one of {words:?}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    if code == 1 {
-        let last = stderr.lines().last().unwrap();
-        assert_eq!(last, line, "the error is the last line");
-    }
 }
 
 #[test]
@@ -203,7 +140,7 @@ fn bad_requests_are_one_line_that_says_what_would_be_right() {
         let base = ["generate", "--model", text(&model), "--out", &out];
         base.iter().chain(extra).map(|word| (*word).to_owned()).collect()
     };
-    let cases: [(&[&str], i32, &[&str]); 11] = [
+    let cases: [(&[&str], i32, &[&str]); 12] = [
         (&["--prompt", ""], 1, &["empty", "what to draw"]),
         (&["--prompt", "x", "--steps", "0"], 1, &["0 steps", "from 1 to 1000"]),
         (&["--prompt", "x", "--size", "30x32"], 1, &["30 pixels", "multiple of 16"]),
@@ -214,7 +151,8 @@ fn bad_requests_are_one_line_that_says_what_would_be_right() {
         (&["--prompt", "x", "--noise", "nowhere.safetensors"], 1, &["nowhere.safetensors", "cannot be read"]),
         (&["--prompt", "x", "--size", "big"], 2, &["128x128"]),
         (&["--prompt", "x", "--seed", "18446744073709551616"], 2, &["--seed"]),
-        (&["--prompt", "x", "--seed", "-1"], 2, &["-1"]),
+        (&["--prompt", "x", "--seed", "-2"], 2, &["-2", "-1 for a new one"]),
+        (&["--prompt", "x", "--dump", "no/such/d.safetensors"], 1, &["no/such", "does not exist"]),
     ];
     for (extra, code, words) in cases {
         let args = with(extra);
@@ -558,5 +496,5 @@ fn another_scheduler_can_be_taken_whatever_class_the_file_names() {
         "\n<<<<<<< HEAD\n=======\n\"clip_sample\": false,\n>>>>>>> b45bafccd9d0e0757b70a54c7ebc32ff56ca9ee1\n",
     );
     set_scheduler(&model, "LMSDiscreteScheduler", &merge);
-    refused("", &["scheduler_config.json", "two versions side by side", "merge"]);
+    refused("", &["scheduler_config.json", "in the middle of a Git merge"]);
 }
