@@ -209,7 +209,7 @@ cmd_test() {
   say "The package and the page, in a browser"
   local bundles="$CACHE/test-bundles" case
   rm -rf "$bundles"
-  for case in sticker_tiny sticker_straight sticker_kl_wide sticker_inpaint; do
+  for case in sticker_tiny sticker_straight sticker_kl_wide sticker_inpaint sd3_without_t5 flux_true_guidance; do
     inkbloom convert --from "tests/fixtures/pipeline/$case" --to "$bundles/$case" --dtype f32 >/dev/null 2>&1
   done
   # What the browser must draw from the same seed.

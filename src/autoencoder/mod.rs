@@ -37,8 +37,8 @@ impl Autoencoder {
     /// `BadModel` for an unknown class, an option that cannot be honoured, or tensors that do not fit.
     pub fn load(tensors: &Tensors, files: &ModelFiles, component: &str) -> Result<Self> {
         let params = &tensors.params(&format!("{component}/"));
-        let config = files.config(component)?;
         let class = files.class(component)?;
+        let config = files.config(component)?;
         let scaling = LatentScaling::read(&config, class, params.device())?;
         let (family, shape) = match class {
             "AutoencoderKL" => {

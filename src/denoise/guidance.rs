@@ -25,11 +25,12 @@ impl SkipLayers {
 }
 
 impl std::str::FromStr for SkipLayers {
-    type Err = std::num::ParseIntError;
+    type Err = String;
 
     /// The layers, with commas between them.
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        text.split(',').map(|layer| layer.trim().parse()).collect::<std::result::Result<_, _>>().map(Self::new)
+        let layers = text.split(',').map(|layer| layer.trim().parse()).collect::<std::result::Result<_, _>>();
+        layers.map(Self::new).map_err(|_| "write whole numbers with commas between them, for example 7,8,9".to_owned())
     }
 }
 

@@ -76,7 +76,7 @@ impl ModelFiles {
     pub fn class(&self, component: &str) -> Result<&str> {
         let class = self.model_index[component][1].as_str().ok_or_else(|| {
             Error::bad_model(format!(
-                "model_index.json names no class for `{component}`; it should hold [library, class]"
+                "model_index.json names no class for `{component}`, which this pipeline needs; it should hold [library, class]"
             ))
         })?;
         Ok(class.strip_prefix("Flax").unwrap_or(class))

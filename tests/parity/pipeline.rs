@@ -288,7 +288,7 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
         error.message
     };
     type Edit = fn(&mut inkbloom::weights::ModelFiles);
-    let edits: [([&str; 3], Edit); 8] = [
+    let edits: [([&str; 3], Edit); 7] = [
         (["model_index.json", "_class_name", "SanaPipeline"], |f| f.model_index["_class_name"] = "SanaPipeline".into()),
         (["model_index.json", "text_encoder", "T9Model"], |f| f.model_index["text_encoder"][1] = "T9Model".into()),
         (["transformer/config.json", "attention_type", "gated"], |f| {
@@ -299,9 +299,6 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
         }),
         (["vae/config.json", "upsample_fn", "bicubic"], |f| {
             f.configs.get_mut("vae").unwrap()["upsample_fn"] = "bicubic".into()
-        }),
-        (["scheduler/scheduler_config.json", "invert_sigmas", "true"], |f| {
-            f.configs.get_mut("scheduler").unwrap()["invert_sigmas"] = true.into()
         }),
         (["text_encoder/config.json", "hidden_act", "snake"], |f| {
             f.configs.get_mut("text_encoder").unwrap()["hidden_act"] = "snake".into()

@@ -41,7 +41,7 @@ for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
     /** @param {Omit<import('./support/lab.js').Order, 'device' | 'keep'>} what */
     const draw = (what) => order(own, { ...what, device, keep: true });
 
-    for (const name of ['sticker_tiny', 'sticker_straight', 'sticker_kl_wide']) {
+    for (const name of ['sticker_tiny', 'sticker_straight', 'sticker_kl_wide', 'sd3_without_t5', 'flux_true_guidance']) {
       it(`draws ${name} as the reference does`, async (context) => {
         const { request, noise, image } = readReference(`pipeline/${name}`);
         const [report] = await draw({
@@ -51,6 +51,7 @@ for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
             negativePrompt: request.negative_prompt,
             steps: request.steps,
             guidance: request.guidance,
+            trueGuidance: request.true_guidance,
             width: request.width,
             height: request.height,
             noise: Array.from(noise),

@@ -42,6 +42,10 @@ pub struct Args {
     /// The folder of a scorer, which then chooses among candidates
     #[arg(long, value_name = "DIR")]
     scorer: Option<PathBuf>,
+    /// Leave this component out, where the model can do without (text_encoder_3 of Stable Diffusion 3); may be given
+    /// several times
+    #[arg(long, value_name = "COMPONENT", requires = "from")]
+    without: Vec<String>,
     /// The folder to write
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
@@ -115,7 +119,8 @@ fn write_bundle(args: &Args) -> Result<()> {
     // Where the weights that are to be converted lie.
     let mut folder = Folder { files: ModelFiles::default(), tensors: BTreeMap::new(), notes: Vec::new() };
     let mut manifest = new_manifest(&args.to);
-    let bundle = match args.from.as_deref().map(files::open).transpose()? {
+    let from = args.from.as_deref().map(|from| files::open_without(from, &args.without));
+    let bundle = match from.transpose()? {
         Some(Model::Folder(from)) => {
             folder = from;
             None
@@ -263,12 +268,15 @@ fn write_component(
     let progress = Progress::new("converting");
     let dtype = args.dtype.unwrap_or(StoredDtype::Q8);
     for (i, param) in params.iter().enumerate() {
-        let stored = folder.tensors.get(&param.name).ok_or_else(|| {
-            Error::bad_model(format!(
+        let Some(stored) = folder.tensors.get(&param.name) else {
+            if param.computed.is_some() {
+                continue;
+            }
+            return Err(Error::bad_model(format!(
                 "the weights of {component} lack the tensor `{}` of shape {:?}",
                 param.name, param.shape
-            ))
-        })?;
+            )));
+        };
         if stored.entry.shape != param.shape {
             return Err(Error::bad_model(format!(
                 "{}: the tensor `{}` has shape {:?}, but the config asks for {:?}",
@@ -278,8 +286,10 @@ fn write_component(
                 param.shape
             )));
         }
-        for finished in writer.add(&param.name, &param.shape, stored_as(dtype, param), &stored.read()?)? {
-            keep(finished)?;
+        if let Some(values) = stored.read_for(param)? {
+            for finished in writer.add(&param.name, &param.shape, stored_as(dtype, param), &values)? {
+                keep(finished)?;
+            }
         }
         progress.set(i + 1, params.len());
     }

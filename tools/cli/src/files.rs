@@ -12,14 +12,15 @@ use inkbloom::{
     pipeline::{PREVIEW, SCORER, required_params},
     prompt::TokenizerFiles,
     weights::{
-        ModelFiles, Tensors,
+        ModelFiles, ParamShape, Tensors,
         bundle::{self, Loader, Manifest, Shard, component},
         canonical,
         config::{config_file, parse_json},
+        matrix,
         safetensors::Entry,
     },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     locate,
@@ -61,19 +62,44 @@ impl StoredTensor {
         let bytes = read_range(&self.file, self.entry.start as u64, self.entry.end - self.entry.start)?;
         self.entry.to_f32(&bytes, &self.file.display().to_string())
     }
+
+    /// As [`read`](Self::read); `None` where it holds nothing but what `param` can be computed to.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_for(&self, param: &ParamShape) -> Result<Option<Vec<f32>>> {
+        let values = self.read()?;
+        // What a value of at most 1 is rounded by, and a little more.
+        let rounding = match self.entry.dtype {
+            ::safetensors::Dtype::BF16 => 2f32.powi(-8),
+            ::safetensors::Dtype::F16 => 2f32.powi(-11),
+            _ => 1e-5,
+        };
+        let (_, columns) = matrix(&param.shape);
+        let computed = param.computed.as_ref().is_some_and(|rows| rows.are(&values, columns, rounding));
+        Ok((!computed).then_some(values))
+    }
 }
 
 /// The components that a pipeline can name, besides its tokenizers.
-const COMPONENTS: [&str; 8] =
-    ["text_encoder", "text_encoder_2", "transformer", "unet", "vae", PREVIEW, SCORER, "scheduler"];
-const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
+const COMPONENTS: [&str; 9] =
+    ["text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "unet", "vae", PREVIEW, SCORER, "scheduler"];
+const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
 
 /// Opens a model: reads its JSON and the headers of its weights.
 ///
 /// # Errors
 /// `BadModel` naming the file that is missing or wrong.
 pub fn open(folder: &Path) -> Result<Model> {
-    let (model, missing) = survey(folder)?;
+    open_without(folder, &[])
+}
+
+/// As [`open`], leaving components out.
+///
+/// # Errors
+/// As [`open`]; `BadInput` for a component that the model does not have.
+pub fn open_without(folder: &Path, without: &[String]) -> Result<Model> {
+    let (model, missing) = survey_without(folder, without)?;
     missing.into_iter().next().map_or(Ok(model), Err)
 }
 
@@ -82,15 +108,23 @@ pub fn open(folder: &Path) -> Result<Model> {
 /// # Errors
 /// `BadModel` where it is no model at all.
 pub fn survey(folder: &Path) -> Result<(Model, Vec<Error>)> {
+    survey_without(folder, &[])
+}
+
+fn survey_without(folder: &Path, without: &[String]) -> Result<(Model, Vec<Error>)> {
     let folder = locate::folder(folder)?;
     if folder.join("manifest.json").is_file() {
-        return Ok((Model::Bundle(Bundle::open(&folder)?), Vec::new()));
+        let mut bundle = Bundle::open(&folder)?;
+        leave_out(&mut bundle.manifest.files, without)?;
+        bundle.manifest.retain_components(|component| without.iter().all(|name| name != component));
+        return Ok((Model::Bundle(bundle), Vec::new()));
     }
     if !folder.join("model_index.json").is_file() {
         return Err(locate::no_model(&folder));
     }
     let files = ModelFiles { model_index: read_json(&folder.join("model_index.json"))?, ..Default::default() };
     let mut model = Folder { files, tensors: BTreeMap::new(), notes: Vec::new() };
+    leave_out(&mut model.files, without)?;
     let mut missing = Vec::new();
     for component in COMPONENTS {
         // An optional component that a model does without is [null, null]; a text encoder may lie elsewhere:
@@ -102,9 +136,32 @@ pub fn survey(folder: &Path) -> Result<(Model, Vec<Error>)> {
         }
     }
     for component in TOKENIZERS {
-        missing.extend(model.read_tokenizer(component, &folder.join(component)).err());
+        if model.files.model_index[component][1].is_string() {
+            missing.extend(model.read_tokenizer(component, &folder.join(component)).err());
+        }
     }
     Ok((Model::Folder(model), missing))
+}
+
+/// Makes do without components: text encoders go with their tokenizers.
+fn leave_out(files: &mut ModelFiles, without: &[String]) -> Result<()> {
+    for name in without {
+        if !files.model_index[name][1].is_string() {
+            let index = files.model_index.as_object().into_iter().flatten();
+            let known: Vec<&str> =
+                index.filter(|(_, value)| value[1].is_string()).map(|(name, _)| name.as_str()).collect();
+            return Err(Error::bad_input(format!(
+                "there is no component {name} to leave out; this model has {}",
+                known.join(", ")
+            )));
+        }
+        for name in [name.clone(), name.replace("text_encoder", "tokenizer")] {
+            files.configs.remove(&name);
+            files.tokenizers.remove(&name);
+            files.model_index[name] = json!([null, null]);
+        }
+    }
+    Ok(())
 }
 
 impl Bundle {
@@ -240,8 +297,10 @@ impl Model {
                 let needed = required_params(&folder.files, tensors.device())?;
                 for (i, param) in needed.iter().enumerate() {
                     // What is missing is named when the model takes its tensors.
-                    if let Some(stored) = folder.tensors.get(&param.name) {
-                        tensors.insert(&param.name, &stored.entry.shape, stored.read()?);
+                    if let Some(stored) = folder.tensors.get(&param.name)
+                        && let Some(values) = stored.read_for(param)?
+                    {
+                        tensors.insert(&param.name, &stored.entry.shape, values);
                     }
                     progress(i + 1, needed.len());
                 }

@@ -185,7 +185,7 @@ fn fit(model: &Pipeline, request: &mut Request) -> Result<()> {
 async fn note(dump: &mut Dump, event: Event<'_>) -> Result<()> {
     match event {
         Event::Text { tokens, embedding } => {
-            for (name, tokens) in ["input_ids", "input_ids_2"].into_iter().zip(tokens) {
+            for (name, tokens) in ["input_ids", "input_ids_2", "input_ids_3"].into_iter().zip(tokens) {
                 dump.i64(name.to_owned(), &[1, tokens.ids.len()], &tokens.ids);
             }
             if let Some(pooled) = &embedding.pooled {

@@ -100,7 +100,8 @@ pub fn run(args: &Args) -> Result<()> {
         Model::Folder(folder) => folder.tensors.contains_key(name),
         Model::Bundle(Bundle { manifest, .. }) => manifest.tensors.iter().any(|tensor| tensor.name == name),
     };
-    let missing: Vec<&str> = needed.iter().map(|param| param.name.as_str()).filter(|name| !stored(name)).collect();
+    let must = needed.iter().filter(|param| param.computed.is_none()).map(|param| param.name.as_str());
+    let missing: Vec<&str> = must.filter(|name| !stored(name)).collect();
     match missing.as_slice() {
         [] => println!("  complete: every tensor that the configs ask for is there"),
         [first, ..] => println!("  INCOMPLETE: {} tensors are missing, the first is {first}", missing.len()),

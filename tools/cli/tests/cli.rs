@@ -498,3 +498,111 @@ fn another_scheduler_can_be_taken_whatever_class_the_file_names() {
     set_scheduler(&model, "LMSDiscreteScheduler", &merge);
     refused("", &["scheduler_config.json", "in the middle of a Git merge"]);
 }
+
+/// Stable Diffusion 3 as people fetch it: without the encoder that is larger than the rest together.
+#[test]
+fn a_model_can_be_converted_without_what_it_can_do_without() {
+    let scratch = Scratch::new("without");
+    let model = scratch.model("sd3_text");
+    let (bundle, out) = (scratch.path("bundle"), scratch.path("a.png"));
+    let convert = ["convert", "--from", text(&model), "--to", &bundle, "--dtype", "f32"];
+    let generate = |model: &str, more: &[&str]| {
+        let base =
+            ["generate", "--model", model, "--prompt", "a cat", "--size", "32x32", "--steps", "2", "--out", &out];
+        let output = run(&[&base[..], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::read(&out).unwrap()
+    };
+    let whole = generate(text(&model), &[]);
+    let table = "transformer/pos_embed.pos_embed";
+    let manifest = || fs::read_to_string(scratch.path("bundle/manifest.json")).unwrap();
+    assert!(run(&convert).status.success());
+    assert!(!manifest().contains(table), "the table of positions was shipped");
+    assert_eq!(generate(&bundle, &[]), whole);
+
+    fs::remove_dir_all(model.join("text_encoder_3")).unwrap();
+    fs::remove_dir_all(model.join("tokenizer_3")).unwrap();
+    refused(&convert, 1, &["text_encoder_3", "cannot be read"]);
+    refused(
+        &[&convert[..], &["--without", "text_encoder_9"]].concat(),
+        1,
+        &["text_encoder_9", "text_encoder_2", "vae"],
+    );
+    for needed in ["vae", "text_encoder_2"] {
+        let both = ["--without", "text_encoder_3", "--without", needed];
+        refused(&[&convert[..], &both].concat(), 1, &[&format!("`{needed}`"), "needs"]);
+    }
+    assert!(run(&[&convert[..], &["--without", "text_encoder_3"]].concat()).status.success());
+    assert!(!manifest().contains("text_encoder_3/"));
+    let inspect = String::from_utf8(run(&["inspect", &bundle]).stdout).unwrap();
+    assert!(inspect.contains("StableDiffusion3Pipeline") && inspect.contains("complete"), "{inspect}");
+    let without = generate(&bundle, &[]);
+    assert_ne!(without, whole);
+    assert_ne!(generate(&bundle, &["--skip-layers", "0"]), without);
+    refused(
+        &["generate", "--model", &bundle, "--prompt", "a cat", "--skip-layers", "one", "--out", &out],
+        2,
+        &["--skip-layers", "7,8,9"],
+    );
+
+    // From a bundle, too.
+    let bare = scratch.path("bare");
+    assert!(run(&["convert", "--from", &bundle, "--without", "preview_vae", "--to", &bare]).status.success());
+    assert!(!fs::read_to_string(scratch.path("bare/manifest.json")).unwrap().contains("preview_vae/"));
+    assert_eq!(generate(&bare, &[]), without);
+}
+
+#[test]
+fn a_table_that_no_formula_gives_is_shipped() {
+    let scratch = Scratch::new("table");
+    let model = scratch.model("sd3_without_t5");
+    let (bundle, out) = (scratch.path("bundle"), scratch.path("a.png"));
+    // One value of the table changed; the header, and so every place, stays.
+    let file = model.join("transformer/diffusion_pytorch_model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let start = json["pos_embed.pos_embed"]["data_offsets"][0].as_u64().unwrap() as usize;
+    // In the middle, which every picture sees.
+    let place = header + start + 4 * (24 * (24 * 12 + 12));
+    bytes[place..place + 4].copy_from_slice(&3f32.to_le_bytes());
+    fs::write(&file, bytes).unwrap();
+
+    let draw = |model: &str| {
+        let output =
+            run(&["generate", "--model", model, "--prompt", "a cat", "--size", "32x32", "--steps", "1", "--out", &out]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::read(&out).unwrap()
+    };
+    let changed = draw(text(&model));
+    assert_ne!(changed, draw(text(&fixture("sd3_without_t5"))));
+    let convert = ["convert", "--from", text(&model), "--to", &bundle, "--dtype", "f32"];
+    assert!(run(&convert).status.success());
+    assert!(
+        fs::read_to_string(scratch.path("bundle/manifest.json")).unwrap().contains("transformer/pos_embed.pos_embed")
+    );
+    assert_eq!(draw(&bundle), changed);
+}
+
+/// What is packed inside of the network is not packed outside of it.
+#[test]
+fn flux_dumps_unpacked_latents_and_takes_a_true_guidance() {
+    let scratch = Scratch::new("flux");
+    let model = fixture("flux_guided");
+    let (out, dump) = (scratch.path("a.png"), scratch.path("a.safetensors"));
+    let base =
+        ["generate", "--model", text(&model), "--prompt", "a cat", "--size", "48x32", "--steps", "2", "--out", &out];
+    let told = run(&[&base[..], &["--negative-prompt", "rain", "--dump", &dump]].concat());
+    assert!(told.status.success());
+    assert!(String::from_utf8(told.stderr).unwrap().contains("give a true guidance above 1"));
+    let bytes = fs::read(&dump).unwrap();
+    let dump = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for name in ["noise", "latent.0", "latent.2"] {
+        assert_eq!(dump.tensor(name).unwrap().shape(), [1, 4, 8, 12], "{name}");
+    }
+    let plain = fs::read(&out).unwrap();
+    let guided = run(&[&base[..], &["--negative-prompt", "rain", "--true-guidance", "4"]].concat());
+    assert!(guided.status.success());
+    assert!(!String::from_utf8(guided.stderr).unwrap().contains("not used"));
+    assert_ne!(fs::read(&out).unwrap(), plain);
+}
