@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use inkbloom::{
     pipeline::{Churn, Event, Generated, Pipeline, Request, SkipLayers},
     values::{Image, read},
-    weights::Tensors,
+    weights::{Tensors, list_params},
 };
 
 use crate::support::*;
@@ -288,7 +288,7 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
         error.message
     };
     type Edit = fn(&mut inkbloom::weights::ModelFiles);
-    let edits: [([&str; 3], Edit); 8] = [
+    let edits: [([&str; 3], Edit); 7] = [
         (["model_index.json", "_class_name", "SanaPipeline"], |f| f.model_index["_class_name"] = "SanaPipeline".into()),
         (["model_index.json", "text_encoder", "T9Model"], |f| f.model_index["text_encoder"][1] = "T9Model".into()),
         (["transformer/config.json", "attention_type", "gated"], |f| {
@@ -300,9 +300,6 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
         (["vae/config.json", "upsample_fn", "bicubic"], |f| {
             f.configs.get_mut("vae").unwrap()["upsample_fn"] = "bicubic".into()
         }),
-        (["scheduler/scheduler_config.json", "invert_sigmas", "true"], |f| {
-            f.configs.get_mut("scheduler").unwrap()["invert_sigmas"] = true.into()
-        }),
         (["text_encoder/config.json", "hidden_act", "snake"], |f| {
             f.configs.get_mut("text_encoder").unwrap()["hidden_act"] = "snake".into()
         }),
@@ -312,6 +309,19 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
         let message = refused(edit, expected);
         assert!(expected.iter().all(|word| message.contains(word)), "{message}");
     }
+    // A request may take another scheduler than the model's own, so that is told of, and refused when it is to draw.
+    let mut files = files.clone();
+    files.configs.get_mut("scheduler").unwrap()["invert_sigmas"] = true.into();
+    let (_, model) = list_params(&Device::flex(), |tensors| Pipeline::load(&files, tensors)).unwrap();
+    let request = |scheduler: Option<&str>| Request {
+        prompt: "a crown".into(),
+        scheduler: scheduler.map(str::to_owned),
+        ..Default::default()
+    };
+    let message = model.plan(&request(None)).unwrap_err().message;
+    assert!(message.contains("scheduler/scheduler_config.json: `invert_sigmas` is true"), "{message}");
+    assert_eq!(files.notes.list(), [message]);
+    assert!(model.plan(&request(Some("flow-heun"))).unwrap().warnings.is_empty());
 }
 
 /// What diffusers' `__call__` assumes, of every class that this version runs but its own.
