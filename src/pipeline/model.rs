@@ -135,11 +135,14 @@ impl Model {
         let scheduler_config = files.config("scheduler")?.value();
         let repairs = family.scheduler_repairs(family::pipeline_class(&index)?);
         let host = Host { grid: family.grid(), repairs };
-        let notes = files.notes.list();
+        let of_scheduler = Notes::default();
         // A request may name another, so it is told of, rather than refused.
-        if let Err(error) = schedule::from_config(&scheduler_class, &scheduler_config, &host, &files.notes) {
-            files.notes.add(error.message);
+        if let Err(error) = schedule::from_config(&scheduler_class, &scheduler_config, &host, &of_scheduler) {
+            of_scheduler.add(error.message);
         }
+        let of_scheduler = of_scheduler.list();
+        let notes = files.notes.list().into_iter().filter(|note| !of_scheduler.contains(note)).collect();
+        of_scheduler.into_iter().for_each(|note| files.notes.add(note));
         Ok(Self {
             family,
             text: Some(text),
@@ -265,7 +268,7 @@ impl Model {
         let (own, config) = (self.scheduler_class.as_str(), &self.scheduler_config);
         let scheduler = match name {
             None => schedule::from_config(own, config, &self.host, &notes),
-            Some(name) => schedule::instead(own, name, config, &self.host, &notes),
+            Some(name) => schedule::instead(own, name, config, &self.host),
         }?;
         Ok((scheduler, notes.list()))
     }

@@ -1,4 +1,4 @@
-//! Configs are read, never assumed: typed access that notes what was read and refuses what was not.
+//! Configs are read, never assumed: typed access that notes what was read, and tells of what was not.
 
 use std::{
     cell::RefCell,

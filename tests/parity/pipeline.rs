@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use inkbloom::{
     pipeline::{Churn, Event, Generated, Pipeline, Request, SkipLayers},
     values::{Image, read},
-    weights::Tensors,
+    weights::{Tensors, list_params},
 };
 
 use crate::support::*;
@@ -309,6 +309,19 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
         let message = refused(edit, expected);
         assert!(expected.iter().all(|word| message.contains(word)), "{message}");
     }
+    // A request may take another scheduler than the model's own, so that is told of, and refused when it is to draw.
+    let mut files = files.clone();
+    files.configs.get_mut("scheduler").unwrap()["invert_sigmas"] = true.into();
+    let (_, model) = list_params(&Device::flex(), |tensors| Pipeline::load(&files, tensors)).unwrap();
+    let request = |scheduler: Option<&str>| Request {
+        prompt: "a crown".into(),
+        scheduler: scheduler.map(str::to_owned),
+        ..Default::default()
+    };
+    let message = model.plan(&request(None)).unwrap_err().message;
+    assert!(message.contains("scheduler/scheduler_config.json: `invert_sigmas` is true"), "{message}");
+    assert_eq!(files.notes.list(), [message]);
+    assert!(model.plan(&request(Some("flow-heun"))).unwrap().warnings.is_empty());
 }
 
 /// What diffusers' `__call__` assumes, of every class that this version runs but its own.

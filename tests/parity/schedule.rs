@@ -233,11 +233,11 @@ fn files_of_others_are_read_as_the_reference_reads_them() {
             "StableDiffusionXLPipeline" => &[],
             _ => &[Repair::StepsOffset, Repair::ClipSample],
         };
-        let (host, notes) = (Host { repairs, ..HOST }, Notes::default());
+        let host = Host { repairs, ..HOST };
         let own = run["config"]["_class_name"].as_str().unwrap();
         match run["instead"].as_str() {
-            Some(name) => instead(own, name, &run["config"], &host, &notes),
-            None => from_config(own, &run["config"], &host, &notes),
+            Some(name) => instead(own, name, &run["config"], &host),
+            None => from_config(own, &run["config"], &host, &Notes::default()),
         }
         .unwrap()
     });

@@ -228,12 +228,12 @@ pub fn from_config(own: &str, file: &Value, host: &Host, notes: &Notes) -> Resul
 }
 
 /// Another scheduler on the training schedule of the model's own, as diffusers' `from_config` makes it: `name` is short or
-/// a class's.
+/// a class's. What it does not have of the file is another's, and passed over without a word.
 ///
 /// # Errors
 /// `BadInput` for an unknown name, or one that steps along another kind of path than the model was trained on;
 /// `BadModel` for an option that this version cannot honour.
-pub fn instead(own: &str, name: &str, file: &Value, host: &Host, notes: &Notes) -> Result<Box<dyn Scheduler>> {
+pub fn instead(own: &str, name: &str, file: &Value, host: &Host) -> Result<Box<dyn Scheduler>> {
     let class = Class::find(name).ok_or_else(|| {
         let known: Vec<_> = CLASSES.iter().map(|class| class.short[0]).collect();
         Error::bad_input(format!("there is no scheduler \"{name}\"; this version knows {}", known.join(", ")))
@@ -245,7 +245,7 @@ pub fn instead(own: &str, name: &str, file: &Value, host: &Host, notes: &Notes) 
         )));
     }
     // What was only the default of one class does not go along to another.
-    read(class, file, host, notes, |_| false)
+    read(class, file, host, &Notes::default(), |_| false)
 }
 
 /// `assumed` says of which keys that the file lacks the pipeline class repairs the default.
@@ -410,9 +410,8 @@ mod tests {
 
     #[test]
     fn a_scheduler_of_another_kind_is_refused_in_words() {
-        let refused = |own: &str, name: &str, file: Value| {
-            instead(own, name, &file, &HOST, &Notes::default()).err().map(|error| error.message)
-        };
+        let refused =
+            |own: &str, name: &str, file: Value| instead(own, name, &file, &HOST).err().map(|error| error.message);
         let message = refused("PNDMScheduler", "flow-euler", json!({})).unwrap();
         assert!(message.contains("not trained") && message.contains("euler-a"), "{message}");
         assert!(refused("PNDMScheduler", "huen", json!({})).unwrap().contains("\"huen\""));

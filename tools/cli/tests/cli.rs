@@ -451,7 +451,9 @@ fn another_scheduler_can_be_taken_whatever_class_the_file_names() {
     let draw = |scheduler: &'static str| {
         let args = args(scheduler);
         let output = run(&args.iter().map(String::as_str).collect::<Vec<_>>());
-        assert!(output.status.success(), "{scheduler}: {}", String::from_utf8_lossy(&output.stderr));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{scheduler}: {stderr}");
+        assert!(scheduler.is_empty() || !stderr.contains("note: "), "{scheduler}: {stderr}");
         fs::read(&out).unwrap()
     };
     let refused = |scheduler: &'static str, words: &[&str]| {
