@@ -203,7 +203,7 @@ make_bundles() {
   export INKBLOOM_TEST_BUNDLES="$CACHE/test-bundles"
   local bundles="$INKBLOOM_TEST_BUNDLES"
   rm -rf "$bundles"
-  for case in sticker_tiny sticker_straight sticker_kl_wide sticker_inpaint; do
+  for case in sticker_tiny sticker_straight sticker_kl_wide sticker_inpaint sd15_preview; do
     inkbloom convert --from "tests/fixtures/pipeline/$case" --to "$bundles/$case" --dtype f32 >/dev/null 2>&1
   done
   # What the browser must draw from the same seed.
@@ -220,6 +220,8 @@ cmd_test() {
   cargo test --workspace
   say "The training recipe, in small"
   (cd tools/train && nice "$VENV/bin/python" -m pytest -q tests)
+  say "What convert writes, loaded by diffusers and transformers"
+  INKBLOOM="$TARGET/debug/inkbloom" nice "$VENV/bin/python" -m pytest -q tools/reference
   say "The package and the page, in a browser"
   make_bundles
   node --test --test-concurrency=1 --test-reporter=spec tests/web/*.test.mjs
