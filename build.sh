@@ -24,8 +24,8 @@ usage() {
 ./build.sh serve         build what is missing, serve the page, print its address (PORT=8000)
 ./build.sh site [DIR]    write the page as a folder for any static host (./site): hashed names, .br and .gz beside
 ./build.sh check         formatting, lints (native and wasm), types, layering
-./build.sh test          everything: setup, check, Rust, parity, wasm, training recipe, browser, examples
-./build.sh examples      build what is missing, run the test of every folder of examples/
+./build.sh test          everything: setup, check, Rust, parity, wasm, training recipe, browser
+./build.sh examples      build what is missing, try every folder of examples/ with its bundler (or those named)
 EOF
 }
 
@@ -197,6 +197,20 @@ setup_python() {
   cp "$want" "$VENV/requirements.txt"
 }
 
+# Tiny models for browsers, and what one must draw from a seed.
+make_bundles() {
+  local case
+  export INKBLOOM_TEST_BUNDLES="$CACHE/test-bundles"
+  local bundles="$INKBLOOM_TEST_BUNDLES"
+  rm -rf "$bundles"
+  for case in sticker_tiny sticker_straight sticker_kl_wide sticker_inpaint sd15_preview; do
+    inkbloom convert --from "tests/fixtures/pipeline/$case" --to "$bundles/$case" --dtype f32 >/dev/null 2>&1
+  done
+  # What the browser must draw from the same seed.
+  inkbloom generate --model "$bundles/sticker_tiny" --prompt "3d emoji of a red apple" --steps 2 --seed 7 \
+    --dump "$bundles/sticker_tiny/seed-7.safetensors" --out "$bundles/sticker_tiny/seed-7.png" 2>/dev/null
+}
+
 cmd_test() {
   cmd_setup
   setup_python
@@ -206,32 +220,25 @@ cmd_test() {
   cargo test --workspace
   say "The training recipe, in small"
   (cd tools/train && nice "$VENV/bin/python" -m pytest -q tests)
+  say "What convert writes, loaded by diffusers and transformers"
+  INKBLOOM="$TARGET/debug/inkbloom" nice "$VENV/bin/python" -m pytest -q tools/reference
   say "The package and the page, in a browser"
-  local bundles="$CACHE/test-bundles" case
-  rm -rf "$bundles"
-  for case in sticker_tiny sticker_straight sticker_kl_wide sticker_inpaint sd3_without_t5 flux_true_guidance; do
-    inkbloom convert --from "tests/fixtures/pipeline/$case" --to "$bundles/$case" --dtype f32 >/dev/null 2>&1
-  done
-  # What the browser must draw from the same seed.
-  inkbloom generate --model "$bundles/sticker_tiny" --prompt "3d emoji of a red apple" --steps 2 --seed 7 \
-    --dump "$bundles/sticker_tiny/seed-7.safetensors" --out "$bundles/sticker_tiny/seed-7.png" 2>/dev/null
-  INKBLOOM_TEST_BUNDLES="$bundles" node --test --test-concurrency=1 --test-reporter=spec tests/web/*.test.mjs
-  if [ -d examples ]; then run_examples; fi
+  make_bundles
+  node --test --test-concurrency=1 --test-reporter=spec tests/web/*.test.mjs
 }
 
 # --- examples ----------------------------------------------------------------------------------------
 
+# Each in a bundler's dev server and as it builds it; they are downloaded, some hundred megabytes.
 cmd_examples() {
   prepare
   setup_chromium
   cmd_wasm
-  run_examples
-}
-
-# An example is a folder with a test.mjs, which runs it as its reader would.
-run_examples() {
+  say "The command line, which makes the tiny models"
+  cargo build --workspace --quiet
+  make_bundles
   say "The examples"
-  node --test --test-concurrency=1 --test-reporter=spec examples/*/test.mjs
+  node examples/try.mjs "$@"
 }
 
 main() {

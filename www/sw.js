@@ -19,6 +19,9 @@ const PAGE = [
   './models/sticker/words.txt', './pkg/index.js', './pkg/worker.js', ENGINE,
 ].map((file) => new URL(file, self.location.href).href);
 
+/** What `./build.sh site` named after what it holds is the same for ever. */
+const NAMED_BY_CONTENT = /-[0-9a-f]{8}\.(js|css|svg|wasm|png)$/;
+
 const scope = /** @type {ServiceWorkerGlobalScope} */ (/** @type {unknown} */ (self));
 
 /** Until when the network is taken for silent. */
@@ -40,7 +43,7 @@ function keyOf(address) {
 async function answer(key, event) {
   const kept = await caches.match(key, { cacheName: CACHE }).catch(() => undefined);
   if (!kept) return fresh(key, event, undefined);
-  if (Date.now() < silentUntil) return kept;
+  if (NAMED_BY_CONTENT.test(key) || Date.now() < silentUntil) return kept;
   const patience = new AbortController();
   const timer = setTimeout(() => patience.abort(), PATIENCE_MS);
   try {
@@ -93,13 +96,21 @@ async function keepAll() {
   }));
 }
 
+/** Drops what an earlier page was made of. */
+async function forgetOld() {
+  const cache = await caches.open(CACHE);
+  const old = (await cache.keys()).filter(({ url }) => !PAGE.includes(url));
+  await Promise.all(old.map((request) => cache.delete(request)));
+}
+
 scope.addEventListener('install', () => scope.skipWaiting());
 
-scope.addEventListener('activate', (event) => event.waitUntil(scope.clients.claim()));
+scope.addEventListener('activate', (event) => event.waitUntil(forgetOld().catch(() => {}).then(() => scope.clients.claim())));
 
 scope.addEventListener('message', (event) => event.waitUntil(keepAll().catch(() => {})));
 
 scope.addEventListener('fetch', (event) => {
   const key = keyOf(event.request.url);
-  if (event.request.method === 'GET' && PAGE.includes(key)) event.respondWith(answer(key, event));
+  // A page that is newer than this worker asks for names that it does not know yet.
+  if (event.request.method === 'GET' && (PAGE.includes(key) || NAMED_BY_CONTENT.test(key))) event.respondWith(answer(key, event));
 });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { launch } from './support/browser.js';
-import { psnr, publish, readBundle, readNative, readReference, relativeError, splitBundle } from './support/bundles.js';
+import { psnr, publish, readBundle, readNative, readOldBundle, readReference, relativeError, splitBundle } from './support/bundles.js';
 import { assertHonest } from './support/honesty.js';
 import { noWorkers, openLab, order, useLab } from './support/lab.js';
 import { cutAfter } from './support/site.js';
@@ -27,6 +27,34 @@ it('draws with the shipped model what Python draws with its source', async (cont
   context.diagnostic(`${likeness.toFixed(1)} dB`);
   // 8-bit weights against f16 ones; pixels are -1 to 1.
   assert.ok(likeness >= 40, `${likeness} dB`);
+});
+
+it('draws with a bundle of version 1 what its writer drew', async () => {
+  const { bundle, image } = readOldBundle();
+  assert.equal(bundle.manifest.version, 1);
+  publish(lab.site, '/models/old/', bundle);
+  const [report] = await order(lab.page, { model: '/models/old/', drawings: [{ prompt: 'a red apple', seed: 7, steps: 2, raw: true }] });
+  assert.equal(report.error, undefined);
+  const error = relativeError(report.raw[0], image);
+  assert.ok(error <= PARITY, `relative error ${error}`);
+});
+
+it('fetches an optional component when a drawing needs it, and keeps it', async () => {
+  const model = '/bundles/sd15_preview/';
+  const drawing = { prompt: 'a cat', steps: 1, width: 32, height: 32 };
+  const optional = () => lab.site.countOf('.bin') > 0 && lab.site.asked.some((path) => path.includes('preview_vae-000-'));
+  const [loaded] = await order(lab.page, { model });
+  assert.equal(loaded.error, undefined);
+  assert.ok(!optional(), 'it was fetched before it was asked for');
+  const [first, second] = await order(lab.page, { model, drawings: [drawing, drawing] });
+  assert.equal(first.error, undefined);
+  // The small decoder makes previews of the whole size; the model's own is asked for a quarter.
+  assert.deepEqual([first.steps[0].preview, second.steps[0].preview], [[32, 32], [32, 32]]);
+  assert.ok(optional());
+  lab.site.asked = [];
+  const [again] = await order(lab.page, { model, drawings: [drawing] });
+  assert.deepEqual(again.steps[0].preview, [32, 32]);
+  assert.equal(lab.site.countOf('.bin'), 0, 'it was fetched again');
 });
 
 for (const device of /** @type {const} */ (['cpu', 'gpu'])) {

@@ -31,7 +31,20 @@ export function bundlesFolder() {
 
 /** @param {string} name */
 export function readBundle(name) {
-  const folder = path.join(bundlesFolder(), name);
+  return readBundleAt(path.join(bundlesFolder(), name));
+}
+
+/** A bundle of version 1, and the picture that its writer drew of "a red apple" in two steps from seed 7. */
+export function readOldBundle() {
+  const folder = path.join(FIXTURES, 'bundle_v1');
+  return { bundle: readBundleAt(folder), image: readTensor(path.join(folder, 'seed-7.safetensors'), 'image') };
+}
+
+/**
+ * @param {string} folder
+ * @returns {Bundle}
+ */
+function readBundleAt(folder) {
   /** @type {Manifest} */
   const manifest = JSON.parse(readFileSync(path.join(folder, 'manifest.json'), 'utf8'));
   return { manifest, shards: manifest.shards.map(({ file }) => readFileSync(path.join(folder, file))) };

@@ -30,7 +30,14 @@ pub fn write(bundle: &Bundle, to: &Path, dtype: StoredDtype) -> Result<()> {
     let files = &manifest.files;
     write_json(&to.join("model_index.json"), &files.model_index)?;
     for (component, config) in &files.configs {
-        write_json(&to.join(config_file(plain(component)?)), config)?;
+        let mut config = config.clone();
+        // Python wrote -Infinity, which JSON lacks and we read as null. It is the default, too, where null is not.
+        if let Some(config) = config.as_object_mut()
+            && config.get("lambda_min_clipped").is_some_and(Value::is_null)
+        {
+            config.remove("lambda_min_clipped");
+        }
+        write_json(&to.join(config_file(plain(component)?)), &config)?;
     }
     for (component, tokenizer) in &files.tokenizers {
         write_json(&to.join(plain(component)?).join("tokenizer.json"), tokenizer)?;

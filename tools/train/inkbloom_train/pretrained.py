@@ -13,7 +13,7 @@ from diffusers import ModelMixin
 from inkbloom_train.errors import TrainError
 
 _MANIFEST = "manifest.json"
-_VERSION = 1
+_VERSIONS = (1, 2)
 
 Model = TypeVar("Model", bound=ModelMixin)
 
@@ -30,8 +30,8 @@ def load(kind: type[Model], folder: Path, component: str) -> Model:
 
 def _from_bundle(kind: type[Model], folder: Path, component: str) -> Model:
     manifest = json.loads((folder / _MANIFEST).read_text())
-    if manifest.get("format") != "inkbloom-bundle" or manifest.get("version") != _VERSION:
-        raise OSError(f"{_MANIFEST} is not of an inkbloom-bundle of version {_VERSION}")
+    if manifest.get("format") != "inkbloom-bundle" or manifest.get("version") not in _VERSIONS:
+        raise OSError(f"{_MANIFEST} is not of an inkbloom-bundle of version {' or '.join(map(str, _VERSIONS))}")
     stored = {tensor["name"].removeprefix(f"{component}/"): tensor for tensor in manifest["tensors"] if tensor["name"].startswith(f"{component}/")}
     shards = {part["shard"] for tensor in stored.values() for part in tensor["parts"]}
     content = {shard: _verified(folder, manifest["shards"][shard]) for shard in shards}
