@@ -14,7 +14,10 @@ export class Messages {
   constructor(onRetry) {
     const retry = byId('retry', HTMLButtonElement);
     retry.textContent = 'Try again';
-    retry.addEventListener('click', onRetry);
+    retry.addEventListener('click', () => {
+      this.clear();
+      onRetry();
+    });
   }
 
   /** @param {string} text */

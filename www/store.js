@@ -15,8 +15,8 @@ const DATABASE = 'inkbloom-page';
 const VERSION = 1;
 const DRAFT = 'draft';
 
-/** Some browsers never answer when storage is refused. */
-const PATIENCE_MS = 3000;
+/** Some browsers never answer when storage is refused; a busy machine takes seconds. Nothing but what is kept waits for it. */
+const PATIENCE_MS = 10_000;
 
 export class Store {
   /** @type {Promise<import('idb').IDBPDatabase<Schema>>} */

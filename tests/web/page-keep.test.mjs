@@ -119,8 +119,8 @@ describe('an address', () => {
   it('that is pasted into an open page is drawn, too', async () => {
     await page.goto(`${site.url}${TINY}`);
     await draw(page, 'a heart');
-    await page.evaluate(() => { location.hash = 'prompt=a+lemon&seed=5&style=&steps=100'; });
-    await page.getByText(/^Drawing: step \d+ of 100$/).waitFor(PATIENCE);
+    await page.evaluate(() => { location.hash = 'prompt=a+lemon&seed=5&style=&steps=120'; });
+    await page.getByText(/^Drawing: step \d+ of 120$/).waitFor(PATIENCE);
     // Also while another is drawn.
     await page.evaluate(() => { location.hash = 'prompt=a+pear&seed=6&style=&steps=2'; });
     await page.locator('#stickers li').nth(1).waitFor(PATIENCE);
@@ -185,7 +185,7 @@ describe('Enter', () => {
 
   it('nor does an input method’s Esc stop a drawing', async () => {
     await page.goto(`${site.url}${TINY}`);
-    await setAdvanced(page, { steps: 40 });
+    await setAdvanced(page, { steps: 120 });
     await ask(page, 'a heart');
     await page.getByText(/^Drawing: step/).waitFor(PATIENCE);
     await box().evaluate((element) => element.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', keyCode: 229, bubbles: true })));

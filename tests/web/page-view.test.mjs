@@ -19,10 +19,10 @@ for (const height of [844, 508]) {
 
     it('shows all of the picture and of the progress after Enter, also of the second one, and the picture when it is done', async () => {
       await page.goto(`${site.url}${TINY}`);
-      await setAdvanced(page, { steps: 40 });
+      await setAdvanced(page, { steps: 120 });
       for (const prompt of ['a heart', 'a red apple']) {
         await ask(page, prompt);
-        await page.getByText(/^Drawing: step \d+ of 40$/).waitFor(PATIENCE);
+        await page.getByText(/^Drawing: step \d+ of 120$/).waitFor(PATIENCE);
         await assertSeen('#sheet');
         await assertSeen('#progress');
         assert.equal(await page.evaluate(() => document.activeElement?.id), '', 'the keyboard is still up');
@@ -133,7 +133,7 @@ describe('on a desk', () => {
     const caption = await page.locator('#caption').innerText();
     const heart = await bytesOf(page, '#canvas');
     await page.getByRole('link', { name: 'Save sticker' }).waitFor();
-    await setAdvanced(page, { steps: 100 });
+    await setAdvanced(page, { steps: 120 });
     await ask(page, 'a red apple');
     await page.locator('#sheet[data-state=drawing]').waitFor(PATIENCE);
     assert.match(await page.locator('#caption').innerText(), /a red apple is being drawn$/);

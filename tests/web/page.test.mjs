@@ -135,11 +135,11 @@ describe('the page', () => {
   it('stops when told to, by button and by key, and draws again', async () => {
     await page.goto(`${site.url}${TINY}`);
     await page.getByText('Advanced').click();
-    await page.getByLabel('Steps').fill('100');
+    await page.getByLabel('Steps').fill('120');
     for (const stop of [() => page.getByRole('button', { name: 'Stop' }).click(), () => page.keyboard.press('Escape')]) {
       await page.getByLabel('What shall I draw?').fill('a heart');
       await page.keyboard.press('Enter');
-      await page.getByText(/^Drawing: step \d+ of 100$/).waitFor(PATIENCE);
+      await page.getByText(/^Drawing: step \d+ of 120$/).waitFor(PATIENCE);
       await stop();
       await page.getByText(/^Stopped\./).waitFor();
       assert.equal(await page.locator('#stickers li').count(), 0);
