@@ -34,6 +34,7 @@ import { Store, refused } from './store.js';
  * @property {(event: Progress) => void} report
  * @property {import('./download.js').Patience} [patience]
  * @property {string} [foundAt] the address that answered with the manifest, where that is known
+ * @property {string} [updateNote] set when the model in use is an older one than the server's
  *
  * @typedef {object} Brought
  * @property {import('./contract.js').Model} model
@@ -277,7 +278,8 @@ async function bring(context, shelf, manifest, startMeter) {
 
 /**
  * Brings what a request needs and the device lacks: text encoders that left it after the last prompt, and optional
- * components. Without a network a drawing goes on without the latter, where the engine can.
+ * components. Without a network, or with an older model than the server's, a drawing goes on without the latter, where the
+ * engine can.
  *
  * @param {LoadContext} context the one that the model was loaded with
  * @param {import('./contract.js').Model} model
@@ -288,7 +290,8 @@ export async function bringMissing(context, model, request) {
   try {
     await addPart(context, model, model.optional_loader(request));
   } catch (error) {
-    if (!(error instanceof DownloadFailed && error.unreachable)) throw error;
+    const unreachable = error instanceof DownloadFailed && error.unreachable;
+    if (!unreachable && !(context.updateNote && isAboutFiles(error))) throw error;
   }
 }
 

@@ -62,7 +62,7 @@ async function load({ address, device, memoryMiB, wasmUrl }) {
   };
   const { model: loaded, foundAt, storageNote, updateNote } = await loadBundle(source);
   model = loaded;
-  source.foundAt = foundAt;
+  Object.assign(source, { foundAt, updateNote });
   post({ type: 'loaded', loaded: { info: model.info(), device: model.device(), storageNote, updateNote } });
 }
 

@@ -426,6 +426,16 @@ describe('a bundle of version 2', () => {
     await site.comeBack();
   });
 
+  it('goes on without what is optional while an update is on its way', async () => {
+    publishNamed(shards);
+    await load();
+    publishNamed([shards[0], randomBytes(25_000), shards[2]]);
+    for (const name of names.slice(1)) site.files.delete(FOLDER + name);
+    const { context, model, foundAt, updateNote } = await load();
+    assert.match(String(updateNote), /update/);
+    await bringMissing({ ...context, foundAt, updateNote }, model, { prompt: 'x', seed: '0', preview: true });
+  });
+
   it('takes over what version 1 stored: new names alone download nothing', async () => {
     publish(shards.slice(0, 2));
     await load();
