@@ -22,6 +22,12 @@ impl SkipLayers {
     pub fn new(layers: Vec<usize>) -> Self {
         Self { layers, scale: 2.8, start: 0.01, stop: 0.2 }
     }
+
+    /// Whether it acts in `step`, from 0, of `steps`.
+    pub fn acts(&self, step: usize, steps: usize) -> bool {
+        let [step, steps] = [step, steps].map(|count| count as f64);
+        step > steps * self.start && step < steps * self.stop
+    }
 }
 
 impl std::str::FromStr for SkipLayers {
@@ -74,10 +80,7 @@ impl Guidance {
         }
         let (negative, positive) = (output.clone().narrow(0, 0, 1), output.narrow(0, 1, 1));
         let guided = negative.clone() + (positive.clone() - negative) * self.scale;
-        let acts = |(skip, steps): &&(SkipLayers, usize)| {
-            let [start, stop] = [skip.start, skip.stop].map(|share| share * *steps as f64);
-            (step as f64) > start && (step as f64) < stop
-        };
+        let acts = |(skip, steps): &&(SkipLayers, usize)| skip.acts(step, *steps);
         let Some((skip, _)) = self.skip.as_ref().filter(acts) else { return Ok(guided) };
         let without =
             Condition { text: self.condition.text.last(), skip_layers: skip.layers.clone(), ..self.condition.clone() };

@@ -62,7 +62,7 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
             model.memory.short_by.div_ceil(1 << 20)
         ));
     }
-    let guides = guides(model, request, guidance, &mut warnings)?;
+    let guides = guides(model, request, guidance, steps, &mut warnings)?;
     let (width, height) = size(model, request, &mut warnings)?;
     let strength = strength(model, request, &mut warnings)?;
 
@@ -123,7 +123,13 @@ fn candidates(model: &Model, request: &Request, count: usize) -> Result<Option<u
 }
 
 /// By how much the negative prompt guides, if at all.
-fn guides(model: &Model, request: &Request, guidance: f32, warnings: &mut Vec<String>) -> Result<Option<f32>> {
+fn guides(
+    model: &Model,
+    request: &Request,
+    guidance: f32,
+    steps: usize,
+    warnings: &mut Vec<String>,
+) -> Result<Option<f32>> {
     let (own, network) = (model.info.default_guidance, &model.network);
     for (name, scale, own) in [("guidance", Some(guidance), own), ("true guidance", request.true_guidance, 1.0)] {
         if let Some(scale) = scale.filter(|scale| !(0.0..=100.0).contains(scale)) {
@@ -153,6 +159,12 @@ fn guides(model: &Model, request: &Request, guidance: f32, warnings: &mut Vec<St
     }
     if let Some(skip) = &request.skip_layers {
         check_skipped(model, skip, guides)?;
+        if !(0..steps).any(|step| skip.acts(step, steps)) {
+            warnings.push(format!(
+                "no layer is skipped: none of {steps} steps lies between the shares {} and {} of them",
+                skip.start, skip.stop
+            ));
+        }
     }
     Ok(guides)
 }

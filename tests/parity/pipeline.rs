@@ -539,6 +539,9 @@ fn what_steers_stable_diffusion_3_and_flux_is_checked_and_told() {
         (&classic, Request { guidance: Some(0.5), ..negative() }, None, "give a guidance above 1"),
         (&lcm, negative(), None, "never shown one"),
     ];
+    let plan = |steps| sd3.plan(&Request { skip_layers: skip(&[1]), steps: Some(steps), ..good() }).unwrap().warnings;
+    let skipped = |steps| plan(steps).iter().any(|warning| warning.contains("no layer is skipped"));
+    assert_eq!([5, 6, 28].map(skipped), [true, false, false]);
     for (model, request, guides, expected) in told {
         let plan = model.plan(&request).unwrap();
         assert_eq!(plan.guides, guides, "{expected}");
