@@ -66,6 +66,7 @@ impl TokenizerFiles {
 
         // By place: a decoder in the config says it all; without one the older files are read.
         let mut added: Vec<(u64, Token)> = Vec::new();
+        let mut late = Vec::new();
         if let Some(decoder) = config.get("added_tokens_decoder") {
             for (place, token) in decoder.as_object().into_iter().flatten() {
                 let read = place.parse().ok().zip(Token::read(token));
@@ -80,8 +81,8 @@ impl TokenizerFiles {
             for (key, value) in &map {
                 match key.as_str() {
                     "extra_special_tokens" => extra.extend(listed(&map, key).into_iter().map(Token::special)),
-                    "additional_special_tokens" if extra.is_empty() => extra = listed(&map, key),
-                    "additional_special_tokens" => {}
+                    // Not special yet for the words below.
+                    "additional_special_tokens" => late = listed(&map, key),
                     _ => {
                         // A token of this file is special whatever it says.
                         let token = Token::read(value).map_or(Value::Null, |token| token.special().json());
@@ -122,6 +123,9 @@ impl TokenizerFiles {
             .iter()
             .filter(|(key, value)| key.ends_with("_token") && !NAMED.contains(&key.as_str()) && value.is_string());
         named.extend(own.filter_map(|(_, value)| Token::read(value)));
+        if extra.is_empty() {
+            extra = late;
+        }
         if extra.is_empty() {
             extra = self.extra_tokens.iter().filter_map(Token::read).collect();
         }

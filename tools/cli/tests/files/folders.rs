@@ -53,6 +53,9 @@ fn draw(scratch: &Scratch, model: &Path, more: &[&str]) -> (Vec<u8>, String) {
     (fs::read(out).unwrap(), said)
 }
 
+/// Far below the size that the tiny PixArt was made for.
+const SMALL: [&str; 2] = ["--size", "32x32"];
+
 fn size_of(png: &[u8]) -> (u32, u32) {
     let side = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().unwrap());
     (side(16), side(20))
@@ -193,7 +196,7 @@ fn the_first_choice_that_is_whole_is_read() {
     let folder = model.join("text_encoder");
     let weights = half(read_weights(&folder.join("model.safetensors")));
     write_weights(&folder.join("model.safetensors"), &weights);
-    let twin = draw(&scratch, &model, &[]).0;
+    let twin = draw(&scratch, &model, &SMALL).0;
 
     // Both indexes, but the half-precision shards alone.
     fs::remove_file(folder.join("model.safetensors")).unwrap();
@@ -210,14 +213,14 @@ fn the_first_choice_that_is_whole_is_read() {
     let [full, halves] = maps.map(|map| json!({"metadata": {"total_size": 1}, "weight_map": map}).to_string());
     fs::write(folder.join("model.safetensors.index.json"), full).unwrap();
     fs::write(folder.join("model.safetensors.index.fp16.json"), &halves).unwrap();
-    let (picture, said) = draw(&scratch, &model, &[]);
+    let (picture, said) = draw(&scratch, &model, &SMALL);
     assert_eq!(picture, twin);
     assert!(said.contains("note: ") && said.contains("model-00001-of-00002.safetensors, which is not there"), "{said}");
     // Under the name that diffusers once gave an index; a pointer in place of the full precision.
     fs::rename(folder.join("model.safetensors.index.fp16.json"), folder.join("model.safetensors.fp16.index.json"))
         .unwrap();
     fs::write(folder.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
-    assert_eq!(draw(&scratch, &model, &[]).0, twin);
+    assert_eq!(draw(&scratch, &model, &SMALL).0, twin);
     let inspect = String::from_utf8(run(&["inspect", text(&model)]).stdout).unwrap();
     assert!(inspect.contains("NOTE: ") && inspect.contains("complete"), "{inspect}");
     // None of them whole: the first choice is the one that is told of.
@@ -237,8 +240,8 @@ fn the_first_choice_that_is_whole_is_read() {
     other.values_mut().for_each(|(_, _, bytes)| bytes.fill(0));
     write_weights(&single, &other);
     copy(&fixture("pixart_alpha").join("text_encoder"), &model.join("text_encoder"));
-    let from_index = draw(&scratch, &model, &[]).0;
-    assert_eq!(from_index, draw(&scratch, &fixture("pixart_alpha"), &[]).0);
+    let from_index = draw(&scratch, &model, &SMALL).0;
+    assert_eq!(from_index, draw(&scratch, &fixture("pixart_alpha"), &SMALL).0);
 }
 
 #[test]
@@ -251,7 +254,7 @@ fn t5_reads_its_sentencepiece_model() {
     fs::remove_file(folder.join("tokenizer.json")).unwrap();
     fs::copy(&spiece, folder.join("spiece.model")).unwrap();
     let dump = scratch.path("dump.safetensors");
-    draw(&scratch, &model, &["--dump", &dump]);
+    draw(&scratch, &model, &[&SMALL[..], &["--dump", &dump]].concat());
     let expected = json_file(&fixture("../prompt/spiece/cases.json"));
     let row = |prompt: &str| {
         let rows = expected["cases"][1]["prompts"].as_array().unwrap();
