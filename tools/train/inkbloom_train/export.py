@@ -15,7 +15,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import BertModel
 
-from inkbloom_train import checkpoint, evaluate, generate, text
+from inkbloom_train import checkpoint, evaluate, generate, scorer, text
 from inkbloom_train.data.attribution import attribution
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
@@ -36,6 +36,7 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
 
     model.velocity.transformer.half().save_pretrained(folder / "transformer", max_shard_size=preset.export_shard)
     model.vae.half().to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
+    shutil.copytree(workspace.stage(scorer.SHIPPED) / scorer.COMPONENT, folder / "scorer", ignore=shutil.ignore_patterns(scorer.STYLE_HEAD))
     # AutoencoderTiny has no such setting, but diffusers uses these names for other autoencoders.
     _amend(folder / "vae" / "config.json", {"latents_mean": model.mean.tolist(), "latents_std": model.std.tolist(), "scaling_factor": 1.0, "shift_factor": 0.0})
     FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=model.shift).save_pretrained(folder / "scheduler")
@@ -53,12 +54,13 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
         "transformer": ["diffusers", "PixArtTransformer2DModel"],
         "vae": ["diffusers", "AutoencoderTiny"],
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "scorer": ["inkbloom", "InkbloomScorer"],
         "max_text_tokens": preset.max_text_tokens,
         "alpha": "premultiplied",
         "default_steps": model.steps,
         "default_guidance": model.guidance,
         "sizes": [[preset.size, preset.size]],
-        "styles": [info.phrases[0] for info in data.styles.values()],
+        "styles": [info.phrases[0] for info in data.styles.values() if info.listed],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     for name in ("grid", "failures"):
@@ -78,21 +80,24 @@ def card(preset: Preset, data: DataSet, workspace: Workspace, report: dict, whic
     """The model card: what it is, from what, how good, and where it fails."""
     parameters = {name: sum(value.numel() for value in part.parameters()) / 1e6 for name, part in (("transformer", model.velocity), ("VAE", model.vae))}
     licences = ", ".join(sorted({row.licence for row in data.rows}))
-    styles = "\n".join(f"- {info.phrases[0]}" for info in data.styles.values())
+    styles = "\n".join(f"- {info.phrases[0]}" for info in data.styles.values() if info.listed)
+    dropped = [info.phrases[0] for info in data.styles.values() if not info.listed]
+    left_out = f"\nIn training too, but drawn too badly to be listed: {', '.join(dropped)}.\n" if dropped else ""
     guidance = "no guidance (it is baked in)" if model.guidance == 1 else f"guidance {model.guidance} against the encoded empty prompt"
     return f"""# {workspace.name}: text to sticker, {preset.size} px, with an alpha channel
 
 {parameters['transformer']:.1f} M parameters in the transformer, {parameters['VAE']:.2f} M in the VAE, f16, in diffusers layout. Made by `tools/train` of this repository with the preset `{preset.name}`{_overrides(preset)}.
 
 - `transformer/`: PixArtTransformer2DModel, velocity flow matching; {"the 4-step student, distilled after PeRFlow" if which == generate.STUDENT else "the teacher"}, averaged weights.
-- `vae/`: AutoencoderTiny, RGBA in and out, eight times smaller on each side; values are 2x - 1 of premultiplied RGBA. Latents are multiplied by `latents_std` and `latents_mean` is added before decoding.
+- `vae/`: AutoencoderTiny, RGBA in and out. Its encoder sees pictures of {preset.encoded} px, each pixel the mean of a square of four, and makes latents eight times smaller on each side; its decoder has one stage more and draws {preset.size} px. Values are 2x - 1 of premultiplied RGBA. Latents are multiplied by `latents_std` and `latents_mean` is added before decoding.
+- `scorer/`: InkbloomScorer, which chooses among candidates: a score for a picture and a prompt; what it computes is in `tools/train/inkbloom_train/scorer_model.py`.
 - `text_encoder/`, `tokenizer/`: all-MiniLM-L6-v2 (Apache-2.0), last hidden state, at most {preset.max_text_tokens} tokens, padding masked.
 - Sampling: {model.steps} Euler steps, evenly spaced from 1 and shifted by {model.shift}, {guidance}.
 
 Prompts: "STYLE of THING" works best; other phrasings, colours and "two THINGS", "A next to B" were in training too. Styles:
 
 {styles}
-
+{left_out}
 ![fixed grid of 48 prompts, the last 16 free phrasings](grid.png)
 
 ## Figures
@@ -106,7 +111,7 @@ Measured {time.strftime('%Y-%m-%d', time.gmtime())} on {machine()} with `python 
 
 ## Limits and failures
 
-The scorer is trained on pictures of this data set, so its figures compare models here and nothing else. Counts, text, left and right, and scenes are unreliable. These are the worst of the seen prompts by the scorer:
+The judge is trained on pictures of this data set, so its figures compare models here and nothing else. Counts, text, left and right, and scenes are unreliable. These are the worst of the seen prompts by the judge:
 
 ![failures](failures.png)
 
@@ -122,7 +127,7 @@ def _overrides(preset: Preset) -> str:
 
 def _stages(workspace: Workspace) -> str:
     lines = []
-    for stage in ("vae", "dit", "distill", "scorer"):
+    for stage in ("vae", "dit", "distill", "scorer", "judge"):
         place = workspace.stage(stage) / "checkpoint"
         if checkpoint.exists(place):
             state = checkpoint.load_meta(place)["state"]

@@ -29,7 +29,8 @@ class Generator:
     vae: AutoencoderTiny
     mean: torch.Tensor
     std: torch.Tensor
-    size: int
+    latent: int
+    """Side of a latent."""
     steps: int
     shift: float
     guidance: float
@@ -41,7 +42,7 @@ class Generator:
         pictures = []
         for start in range(0, len(prompts), batch):
             part = prompts[start : start + batch]
-            shape = (self.mean.shape[0], self.size // 8, self.size // 8)
+            shape = (self.mean.shape[0], self.latent, self.latent)
             noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + start + n)) for n in range(len(part))])
             device = self.worker.device
             with self.worker.autocast():
@@ -77,7 +78,7 @@ def assemble(
     """A model from a transformer and the run's autoencoder."""
     vae = vae_stage.load(preset.vae, workspace)
     mean, std = latents.statistics(workspace, vae)
-    return Generator(encoder, velocity, vae.to(worker.device), mean, std, preset.size, steps, preset.shift, guidance, worker)
+    return Generator(encoder, velocity, vae.to(worker.device), mean, std, preset.latent, steps, preset.shift, guidance, worker)
 
 
 def grid(pictures: np.ndarray, labels: list[str], columns: int = 8) -> Image.Image:

@@ -111,13 +111,13 @@ def _encode_view(path: Path, rows: list[int], number: int, vae: AutoencoderTiny,
         waiting.clear()
 
     with Pool(max(1, preset.workers // worker.count)) as pool:
-        jobs = ((index, number, preset.size, preset.seed) for index in rows)
+        jobs = ((index, number, preset.encoded, preset.seed) for index in rows)
         for outcome in pool.imap(_draw, jobs, chunksize=32):
             if isinstance(outcome, str) and number > 0:
                 failures[outcome] += 1
                 continue
             # View 0 keeps a place for every row; a picture that cannot be drawn stays empty there and is not trained on.
-            pixels, view = (np.zeros((preset.size, preset.size, 4), np.uint8), View([])) if isinstance(outcome, str) else outcome
+            pixels, view = (np.zeros((preset.encoded, preset.encoded, 4), np.uint8), View([])) if isinstance(outcome, str) else outcome
             failures.update([outcome] if isinstance(outcome, str) else [])
             waiting.append(pixels)
             views.append(view)

@@ -1,7 +1,7 @@
 """The settings of a run: the same recipe at three sizes.
 
-``cpu``    two cores, 128 px, in the background for as many hours as there are.
-``gpu``    one H100-class GPU, 256 px, 25 minutes in calls of at most 9.
+``cpu``    two cores, in the background for as many hours as there are.
+``gpu``    one H100-class GPU, the same shape, 25 minutes in calls of at most 9.
 ``smoke``  seconds a stage, to try every line of the code on a CPU.
 """
 
@@ -19,8 +19,10 @@ class VaeSettings:
     """Channels of every block of the AutoencoderTiny."""
     schedule: Schedule
     latent_channels: int = 8
-    crop: int = 64
+    crop: int = 128
     """Side of the training crops in px."""
+    train_encoder: bool = True
+    """Whether the encoder learns too; if not, latents that were made before stay valid."""
     latent_noise: float = 0.05
     """Standard deviation of the noise that the decoder learns to shrug off."""
     rescale_share: float = 0.25
@@ -61,7 +63,13 @@ class DistillSettings:
 @dataclass
 class ScorerSettings:
     schedule: Schedule
-    width: int = 32
+    width: int
+    """Channels of the first block; each of the three that follow has twice as many."""
+    tenth: int
+    """Which tenth of the pictures it never learns from, 0 to 9."""
+    seed: int
+    captions: int = 0
+    """Captions of each picture that it learns beside the names; none for a judge, which is asked for concepts only."""
 
 
 @dataclass
@@ -72,6 +80,8 @@ class EvaluateSettings:
     """Steps that the teacher is served with, where there is no student."""
     many_steps: int = 25
     """The teacher is measured with these too, as what fewer steps are held against."""
+    candidates: int = 4
+    """Drawings of each prompt of which the shipped scorer chooses one."""
     guidance: float = 3.5
     batch: int = 32
 
@@ -80,12 +90,14 @@ class EvaluateSettings:
 class Preset:
     name: str
     size: int
-    """Side of the pictures in px; a multiple of 16."""
+    """Side of the finished pictures in px; a multiple of 32."""
     vae: VaeSettings
     latents: LatentSettings
     dit: DitSettings
     distill: DistillSettings
     scorer: ScorerSettings
+    """The one that is shipped, and chooses."""
+    judge: ScorerSettings
     evaluate: EvaluateSettings
     shift: float = 1.5
     """Time shift of the sampling steps, as FlowMatchEulerDiscreteScheduler's; measured at 128 px only."""
@@ -101,16 +113,26 @@ class Preset:
     seed: int = 0
     overridden: dict = field(default_factory=dict)
 
+    @property
+    def encoded(self) -> int:
+        """Side in px of what the VAE's encoder sees; its decoder draws twice that."""
+        return self.size // 2
+
+    @property
+    def latent(self) -> int:
+        """Side of a latent."""
+        return self.size // 16
+
 
 def _cpu() -> Preset:
     return Preset(
         name="cpu",
-        size=128,
+        size=256,
         vae=VaeSettings(width=48, schedule=Schedule(samples=180_000, batch=16, rate=1e-3, weight_decay=1e-3, decay=0.5)),
         latents=LatentSettings(views=4),
         dit=DitSettings(
             heads=4,
-            layers=8,
+            layers=12,
             schedule=Schedule(samples=3_000_000, batch=128, rate=1.2e-3, warmup=100, checkpoint_minutes=10, ema=0.999, betas=(0.9, 0.98), weight_decay=0.01),
         ),
         distill=DistillSettings(
@@ -118,7 +140,8 @@ def _cpu() -> Preset:
             teacher_steps=2,  # 8 in all, as many as the teacher is served with
             guidance=5.0,
         ),
-        scorer=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995)),
+        scorer=ScorerSettings(Schedule(samples=240_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
+        judge=ScorerSettings(Schedule(samples=240_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
         evaluate=EvaluateSettings(prompts=400, teacher_steps=8, guidance=5.0),
         compile="default",
     )
@@ -128,15 +151,16 @@ def _gpu() -> Preset:
     return Preset(
         name="gpu",
         size=256,
-        vae=VaeSettings(width=64, crop=128, schedule=Schedule(samples=0, minutes=6, batch=64, rate=1e-3, warmup=200, weight_decay=1e-3, decay=0.5)),
+        vae=VaeSettings(width=48, schedule=Schedule(samples=0, minutes=6, batch=64, rate=1e-3, warmup=200, weight_decay=1e-3, decay=0.5)),
         latents=LatentSettings(views=4, batch=128),
         dit=DitSettings(
-            heads=5,
-            layers=8,  # 14 M parameters: with the text encoder at most 40 MB in 8 bits
+            heads=4,
+            layers=12,  # 13 M parameters, as the cpu preset has
             schedule=Schedule(samples=0, minutes=11, batch=512, rate=4e-4, warmup=300, decay=0.3, ema=0.999, betas=(0.9, 0.98), weight_decay=0.02),
         ),
         distill=DistillSettings(Schedule(samples=0, minutes=4, batch=256, rate=1e-4, warmup=50, decay=0.7, ema=0.995, betas=(0.9, 0.98))),
-        scorer=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=1e-3, weight_decay=0.05, ema=0.995), width=48),
+        scorer=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
+        judge=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
         evaluate=EvaluateSettings(prompts=400, batch=128),
         call_minutes=8.5,
         compile="default",
@@ -148,13 +172,14 @@ def _gpu() -> Preset:
 def _smoke() -> Preset:
     return Preset(
         name="smoke",
-        size=32,
-        vae=VaeSettings(width=32, crop=32, latent_channels=4, schedule=Schedule(samples=240, batch=8, rate=2e-3, warmup=5)),
+        size=64,
+        vae=VaeSettings(width=32, crop=64, latent_channels=4, schedule=Schedule(samples=240, batch=8, rate=2e-3, warmup=5)),
         latents=LatentSettings(views=2, batch=8),
         dit=DitSettings(heads=2, head_dim=16, layers=2, schedule=Schedule(samples=240, batch=8, rate=1e-3, warmup=5)),
         distill=DistillSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), teacher_steps=2),
-        scorer=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=8),
-        evaluate=EvaluateSettings(prompts=4, teacher_steps=4, many_steps=6, batch=8),
+        scorer=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=8, tenth=1, seed=11, captions=1),
+        judge=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=16, tenth=0, seed=0),
+        evaluate=EvaluateSettings(prompts=4, teacher_steps=4, many_steps=6, candidates=2, batch=8),
     )
 
 
@@ -187,6 +212,8 @@ def _parse(path: str, text: str, kind: object) -> object:
         try:
             if option is float or option is str:
                 return option(text)
+            if option is bool and text in ("true", "false"):
+                return text == "true"
             if option is int:
                 return int(text.replace("_", ""))
         except ValueError:

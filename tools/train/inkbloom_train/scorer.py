@@ -1,88 +1,81 @@
-"""A contrastive picture-text scorer, trained here on the data set's own pictures; it is not CLIP.
+"""Stage ``scorer``: two contrastive picture-text scorers, trained on the data set's own pictures; they are not CLIP.
 
-A small convolutional picture tower is trained against a linear map of the frozen text encoder's pooled
-embeddings: each picture must find its concept among all concepts of the data set. A linear head names
-the style. It learns from all splits, because it must know the concepts that the generator never saw,
-but never from one picture in ten, which measure its own ceiling and whose captions are the prompts. So
-its pictures overlap the generator's: its scores compare models on this data set and mean nothing beyond it.
+Each is an InkbloomScorer. Its picture tower is trained against a small map of the frozen text encoder's
+pooled embeddings: each picture must find its concept among all concepts of the data set. A linear head,
+which is not exported, names the style.
+
+The *shipped* one chooses among candidates in the product. It is asked whole prompts, so it learns from captions
+as well, each to be found among those of its batch. The *judge* measures. It has another seed, another width and
+another held-out tenth, so that what the shipped one chose is not judged by itself.
+
+Both learn from all splits, because they must know the concepts that the generator never saw, but never
+from one picture in ten of their own, which measure their ceiling; the captions of the judge's are the prompts. So
+their pictures overlap the generator's: their scores compare models on this data set and mean nothing beyond it.
 """
 
+import copy
 import hashlib
+import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from inkbloom_train import training
+from inkbloom_train import pretrained, training
+from inkbloom_train.data.captions import View, caption
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
+from inkbloom_train.errors import TrainError
 from inkbloom_train.pictures import open_pixels, to_model
-from inkbloom_train.presets import Preset
+from inkbloom_train.presets import Preset, ScorerSettings
+from inkbloom_train.scorer_model import InkbloomScorer
 from inkbloom_train.text import WIDTH as TEXT_WIDTH
 from inkbloom_train.text import TextEncoder
 from inkbloom_train.workspace import Workspace
 
 SIDE = 64
 """Pictures are shrunk to this many px before they are scored."""
-EMBEDDING = 192
-
-
-class PictureTower(nn.Module):
-    """RGBA [N, 4, 64, 64] in model values to features [N, 8 width]."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        blocks: list[nn.Module] = [nn.Conv2d(4, width, 3, 2, 1)]
-        for channels in (width, 2 * width, 4 * width):
-            blocks += [_Residual(channels), nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, 2 * channels, 3, 2, 1)]
-        blocks += [_Residual(8 * width), nn.GroupNorm(8, 8 * width), nn.SiLU()]
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.blocks(x).mean((2, 3))
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, 1, 1),
-            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, 1, 1),
-        )  # fmt: skip
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.body(x)
+SHIPPED, JUDGE = "scorer", "judge"
+COMPONENT, STYLE_HEAD = "component", "style_head.safetensors"
 
 
 class ScorerObjective(nn.Module):
-    """Cross entropy of the concept among all concepts, and of the style."""
+    """Cross entropy of the concept among all concepts, of the caption among the batch's, and of the style."""
 
-    def __init__(self, width: int, concept_text: torch.Tensor, styles: int) -> None:
+    def __init__(self, model: InkbloomScorer, concept_text: torch.Tensor, styles: int) -> None:
         super().__init__()
-        self.tower = PictureTower(width)
-        self.picture = nn.Linear(8 * width, EMBEDDING)
-        self.text = nn.Linear(TEXT_WIDTH, EMBEDDING)
-        self.style = nn.Linear(8 * width, styles)
+        self.model = model
+        self.style = nn.Linear(model.config.block_out_channels[-1], styles)
         self.log_scale = nn.Parameter(torch.tensor(2.5))
         self.register_buffer("concept_text", concept_text, persistent=False)  # [K, 384]
 
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit picture embeddings [N, E] and style logits [N, S]."""
-        features = self.tower(x).float()
-        return F.normalize(self.picture(features).float(), dim=-1), self.style(features)
+        features = self.model.features(x).float()
+        return self.model.image_embeds(features), self.style(features)
 
     def concepts(self) -> torch.Tensor:
         """Unit embeddings of all concepts, [K, E]."""
-        return F.normalize(self.text(self.concept_text).float(), dim=-1)
+        return self.model.text_embeds(self.concept_text)
 
-    def forward(self, x: torch.Tensor, concept: torch.Tensor, style: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, x: torch.Tensor, concept: torch.Tensor, style: torch.Tensor, caption: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         pictures, style_logits = self.embed(x)
-        logits = self.log_scale.exp().clamp(max=100) * pictures @ self.concepts().T
-        found = F.cross_entropy(logits, concept, label_smoothing=0.05)
+        scale = self.log_scale.exp().clamp(max=100)
+        found = F.cross_entropy(scale * pictures @ self.concepts().T, concept, label_smoothing=0.05)
         styled = F.cross_entropy(style_logits.float(), style)
-        return {"loss": found + 0.2 * styled, "concept": found.detach(), "style": styled.detach()}
+        terms = {"concept": found.detach(), "style": styled.detach()}
+        loss = found + 0.2 * styled
+        if caption is not None:
+            pairs = scale * pictures @ self.model.text_embeds(caption).T
+            own = torch.arange(len(x), device=x.device)
+            asked = (F.cross_entropy(pairs, own, label_smoothing=0.05) + F.cross_entropy(pairs.T, own, label_smoothing=0.05)) / 2
+            terms["caption"] = asked.detach()
+            loss = loss + asked
+        return {"loss": loss, **terms}
 
 
 @dataclass
@@ -101,10 +94,15 @@ class Scorer:
         """Premultiplied RGBA bytes [N, H, W, 4] to unit embeddings [N, E] and style logits [N, S], on the CPU."""
         found = []
         for start in range(0, len(pixels), batch):
-            x = shrink(torch.as_tensor(pixels[start : start + batch]).to(self.worker.device))
+            x = to_model(torch.as_tensor(pixels[start : start + batch]).to(self.worker.device))
             embedding, style = self.objective.embed(x)
             found.append((embedding.cpu(), style.cpu()))
         return torch.cat([one for one, _ in found]), torch.cat([one for _, one in found])
+
+    @torch.no_grad()
+    def scores(self, pixels: torch.Tensor | np.ndarray, text: torch.Tensor) -> torch.Tensor:
+        """How well each picture [N, H, W, 4] shows what its pooled prompt [N, 384] asks for, [N], -1 to 1."""
+        return (self.embed(pixels)[0] * self.objective.model.text_embeds(text).cpu()).sum(1)
 
     @torch.no_grad()
     def ranks(self, embeddings: torch.Tensor, concepts: list[str]) -> torch.Tensor:
@@ -115,59 +113,101 @@ class Scorer:
         return (scores > own).sum(1)
 
 
-def shrink(pixels: torch.Tensor) -> torch.Tensor:
-    """Bytes [N, H, W, 4] to model values [N, 4, 64, 64]."""
-    x = to_model(pixels)
-    return x if x.shape[2] == SIDE else F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", antialias=True)
-
-
-def held_rows(data: DataSet) -> list[int]:
-    """A tenth of the pictures, by a hash of their names, each of a concept that other pictures show too."""
+def held_rows(data: DataSet, tenth: int) -> list[int]:
+    """The ``tenth`` tenth of the pictures, 0 to 9, by a hash of their names, each of a concept that other pictures show too."""
     shown: dict[str, int] = {}
     for row in data.rows:
         shown[row.concept] = shown.get(row.concept, 0) + 1
     held = []
     for index, row in enumerate(data.rows):
-        if hashlib.sha256(row.id.encode()).digest()[0] < 26 and shown[row.concept] > 1:
+        if hashlib.sha256(row.id.encode()).digest()[0] * 10 // 256 == tenth and shown[row.concept] > 1:
             shown[row.concept] -= 1
             held.append(index)
     return held
 
 
-def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> Scorer:
-    """Trains the scorer, or goes on where it was, and returns it."""
-    settings = preset.scorer
+def side(preset: Preset) -> int:
+    """The side in px that pictures are scored at."""
+    return min(preset.size, SIDE)
+
+
+def make(settings: ScorerSettings, sample_size: int) -> InkbloomScorer:
+    """A fresh scorer that sees pictures at ``sample_size`` px."""
+    widths = tuple(settings.width * factor for factor in (1, 2, 4, 8))
+    return InkbloomScorer(sample_size=sample_size, block_out_channels=widths, text_embed_dim=TEXT_WIDTH)
+
+
+def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, which: str, warm_start: Path | None = None) -> Scorer:
+    """Trains a scorer, SHIPPED or JUDGE, or goes on where it was, and returns it.
+
+    ``warm_start`` is a folder that may hold what an earlier run left as ``which/component``, as its folder ``which``.
+    """
+    settings = getattr(preset, which)
     concepts = sorted({row.concept for row in data.rows})
     styles = list(data.styles)
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
-    objective = ScorerObjective(settings.width, encoder.pooled(concepts), len(styles)).to(worker.device)
-    held = held_rows(data)
+    torch.manual_seed(settings.seed)
+    objective = ScorerObjective(make(settings, side(preset)), encoder.pooled(concepts), len(styles)).to(worker.device)
+    if warm_start is not None and (warm_start / which / STYLE_HEAD).exists():
+        load_weights(warm_start / which, objective)
+    held = held_rows(data, settings.tenth)
     learned = np.array(sorted(set(range(len(data.rows))) - set(held)))
     place = {concept: index for index, concept in enumerate(concepts)}
     concept_of = torch.tensor([place[row.concept] for row in data.rows])
     style_of = torch.tensor([styles.index(row.style) for row in data.rows])
-    pixels = torch.cat([_small_bytes(part) for part in open_pixels(workspace.pictures(preset.size), worker.device).split(512)])
     scorer = Scorer(objective, concepts, styles, held, worker)
+    config = {"width": settings.width, "seed": settings.seed, "tenth": settings.tenth, "concepts": len(concepts), "styles": len(styles), "size": side(preset)}
+    folder = workspace.stage(which)
+    if not training.finished(folder, settings.schedule):
+        pixels = open_pixels(workspace.pictures(side(preset)), worker.device)
+        captions = _captions(data, settings, encoder, folder, worker)
 
-    def make_batch(rng: np.random.Generator, count: int) -> dict:
-        chosen = torch.as_tensor(rng.choice(learned, count))
-        x = _jitter(to_model(pixels[chosen.to(pixels.device)]), rng)
-        return {"x": x, "concept": concept_of[chosen].to(worker.device), "style": style_of[chosen].to(worker.device)}
+        def make_batch(rng: np.random.Generator, count: int) -> dict:
+            chosen = torch.as_tensor(rng.choice(learned, count))
+            x = _jitter(to_model(pixels[chosen.to(pixels.device)]), rng)
+            batch = {"x": x, "concept": concept_of[chosen].to(worker.device), "style": style_of[chosen].to(worker.device)}
+            if captions is not None:
+                batch["caption"] = captions[chosen, torch.as_tensor(rng.integers(captions.shape[1], size=count))].to(worker.device)
+            return batch
 
-    config = {"width": settings.width, "concepts": len(concepts), "styles": len(styles), "size": preset.size}
-    folder = workspace.stage("scorer")
-    training.train(objective, make_batch, settings.schedule, config, folder, worker, seed=preset.seed)
+        training.train(objective, make_batch, settings.schedule, config, folder, worker, compile_mode=preset.compile, seed=settings.seed)
     weights, _ = training.averaged(folder, config)
-    own = dict(objective.named_parameters())
-    with torch.no_grad():
-        for name, value in weights.items():
-            own[name].copy_(value)
+    training.use_average(objective.model, weights, "model")
+    training.use_average(objective.style, weights, "style")
     objective.eval()
+    if worker.leads:
+        save(objective, folder / COMPONENT)
     return scorer
 
 
-def _small_bytes(pixels: torch.Tensor) -> torch.Tensor:
-    return ((shrink(pixels) + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+def save(objective: ScorerObjective, folder: Path) -> None:
+    """Writes the scorer in f16, as a model holds it, and beside it the head that names styles."""
+    copy.deepcopy(objective.model).half().save_pretrained(folder)
+    save_file({name: value.detach().half() for name, value in objective.style.state_dict().items()}, folder / STYLE_HEAD)
+
+
+def load_weights(folder: Path, objective: ScorerObjective) -> None:
+    """Begins from what ``save`` wrote. Raises TrainError if it is of other sizes."""
+    found = pretrained.load(InkbloomScorer, folder.parent, folder.name)
+    for key in ("sample_size", "block_out_channels", "text_embed_dim", "projection_dim"):
+        if found.config[key] != objective.model.config[key]:
+            raise TrainError(f"{folder} has {key} {found.config[key]} and this run {objective.model.config[key]}: choose settings that fit")
+    objective.model.load_state_dict(found.state_dict())
+    objective.style.load_state_dict(load_file(folder / STYLE_HEAD))
+
+
+def _captions(data: DataSet, settings: ScorerSettings, encoder: TextEncoder, folder: Path, worker: Worker) -> torch.Tensor | None:
+    """Pooled embeddings of ``settings.captions`` random captions of each picture, [N, C, 384] None for none."""
+    if not settings.captions:
+        return None
+    path = folder / f"captions-{settings.captions}.safetensors"
+    if worker.leads and not path.exists():
+        words = random.Random(settings.seed)
+        views = [View([index], colours=["black"] if row.monochrome else row.colours) for index, row in enumerate(data.rows)]
+        written = [caption(view, data.rows, data.styles, words) for view in views for _ in range(settings.captions)]
+        save_file({"captions": encoder.pooled(written).unflatten(0, (len(views), settings.captions)).cpu()}, path)
+    worker.barrier()
+    return load_file(path)["captions"]
 
 
 def _jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

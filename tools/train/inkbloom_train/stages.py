@@ -6,7 +6,7 @@ import diffusers
 import torch
 import transformers
 
-from inkbloom_train import distill, distributed, dit, evaluate, export, latents, pack, pictures, vae
+from inkbloom_train import distill, distributed, dit, evaluate, export, latents, pack, pictures, scorer, vae
 from inkbloom_train.data import build, dataset
 from inkbloom_train.errors import TrainError
 from inkbloom_train.presets import Preset
@@ -44,20 +44,20 @@ def _data(preset: Preset, workspace: Workspace, worker: distributed.Worker, opti
     worker.log(f"packed into {workspace.dataset.stat().st_size / 1e6:.1f} MB")
 
 
-def _drawn(preset: Preset, workspace: Workspace, worker: distributed.Worker) -> dataset.DataSet:
-    """The data set, with its pictures drawn at the size of the run."""
+def _drawn(preset: Preset, workspace: Workspace, worker: distributed.Worker, size: int) -> dataset.DataSet:
+    """The data set, with its pictures drawn at ``size`` px."""
     data = dataset.load(workspace.dataset)
-    needed = len(data.rows) * preset.size**2 * 4
-    if not workspace.pictures(preset.size).exists():
+    needed = len(data.rows) * size**2 * 4
+    if not workspace.pictures(size).exists():
         require_disk(workspace.run, needed)
     if worker.leads:
-        pictures.rasterise(data, preset.size, workspace.pictures(preset.size), preset.workers, worker.log)
+        pictures.rasterise(data, size, workspace.pictures(size), preset.workers, worker.log)
     worker.barrier()
     return data
 
 
 def _vae(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
-    vae.train(preset, _drawn(preset, workspace, worker), workspace, worker, options.warm_start)
+    vae.train(preset, _drawn(preset, workspace, worker, preset.size), workspace, worker, options.warm_start)
 
 
 def _latents(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
@@ -72,8 +72,14 @@ def _distill(preset: Preset, workspace: Workspace, worker: distributed.Worker, o
     distill.train(preset, dataset.load(workspace.dataset), workspace, worker)
 
 
+def _scorer(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    data = _drawn(preset, workspace, worker, scorer.side(preset))
+    for which in (scorer.SHIPPED, scorer.JUDGE):
+        scorer.train(preset, data, workspace, worker, which, options.warm_start)
+
+
 def _evaluate(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
-    evaluate.run(preset, _drawn(preset, workspace, worker), workspace, worker)
+    evaluate.run(preset, _drawn(preset, workspace, worker, preset.size), workspace, worker)
 
 
 def _export(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
@@ -90,6 +96,7 @@ _STAGES = {
     "latents": _latents,
     "dit": _dit,
     "distill": _distill,
+    "scorer": _scorer,
     "evaluate": _evaluate,
     "export": _export,
     "pack": _pack,

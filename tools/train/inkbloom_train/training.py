@@ -71,6 +71,14 @@ class State:
         return min(1.0, self.samples / schedule.samples) if schedule.samples else 1.0  # 0 keeps the weights that are given
 
 
+def finished(folder: Path, schedule: Schedule) -> bool:
+    """Whether the stage of ``folder`` has gone the whole way of ``schedule``."""
+    if not checkpoint.exists(folder / "checkpoint"):
+        return False
+    state = State(**checkpoint.load_meta(folder / "checkpoint")["state"])
+    return state.done and state.progress(schedule) >= 1
+
+
 class Interrupt:
     """Notes SIGTERM and SIGINT, so that a stage can save before it ends."""
 
@@ -101,8 +109,8 @@ def train(
 ) -> State:
     """Trains ``objective`` until the schedule ends or the worker's deadline has passed.
 
-    ``objective(**batch)`` gives a dict of scalar terms whose ``loss`` is minimised; its trainable
-    parameters are the model. ``make_batch(rng, n)`` gives n samples. ``config`` is what must not change
+    ``objective(**batch)`` gives a dict of scalar terms whose ``loss`` is minimised; its
+    parameters are the model, those that require no gradient stay as they are. ``make_batch(rng, n)`` gives n samples. ``config`` is what must not change
     between calls. Resumes from ``folder/checkpoint``; writes it every few minutes, at the end, and on
     SIGTERM; ``folder/log.jsonl`` gets a line for each report. ``evaluate`` gets the averaged weights
     and is called before each checkpoint on the leading process.
@@ -110,9 +118,11 @@ def train(
     if schedule.batch % worker.count:
         raise TrainError(f"a batch of {schedule.batch} cannot be shared by {worker.count} processes: choose a multiple of {worker.count}")
     place = folder / "checkpoint"
-    parameters = {name: value for name, value in objective.named_parameters() if value.requires_grad}
+    parameters = dict(objective.named_parameters())
     average = {name: value.detach().clone() for name, value in parameters.items()}
-    optimizers = optimizer.make(list(parameters.values()), schedule.rate, schedule.betas, schedule.weight_decay)
+    moving = [name for name, value in parameters.items() if value.requires_grad]
+    trained = [parameters[name] for name in moving]
+    optimizers = optimizer.make(trained, schedule.rate, schedule.betas, schedule.weight_decay)
     state = State()
     if checkpoint.exists(place):
         state = _restore(place, config, parameters, average, optimizers)
@@ -163,13 +173,13 @@ def train(
             with worker.autocast():
                 terms = model(**batch)
             terms["loss"].backward()
-            norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
             _step_if_finite(optimizers, norm)
             objective.zero_grad(set_to_none=True)
             state.step += 1
             state.samples += schedule.batch
             decay = min(schedule.ema, (1 + state.step) / (10 + state.step))
-            torch._foreach_lerp_(list(average.values()), [value.detach() for value in parameters.values()], 1 - decay)
+            torch._foreach_lerp_([average[name] for name in moving], [value.detach() for value in trained], 1 - decay)
             if worker.leads and (state.step % 20 == 0 or state.step == first_step + 1):
                 _accumulate(running, terms, norm)
             if worker.leads and running and time.monotonic() - reported > 60:
@@ -278,7 +288,7 @@ def _restore(place: Path, config: dict, parameters: dict, average: dict, optimiz
             value.copy_(tensors[f"model.{name}"])
             average[name].copy_(tensors[f"average.{name}"])
             moments = {key: tensors[f"{key}.{name}"].to(value.device) for key in _MOMENTS if f"{key}.{name}" in tensors}
-            if moments and isinstance(owner[value], optimizer.Muon) == ("momentum" in moments):
+            if moments and value in owner and isinstance(owner[value], optimizer.Muon) == ("momentum" in moments):
                 owner[value].state[value] = moments
     return State(**meta["state"])
 

@@ -13,7 +13,7 @@ from inkbloom_train.text import WIDTH as TEXT_WIDTH
 
 
 def make(preset: Preset) -> PixArtTransformer2DModel:
-    """A fresh transformer for latents [N, C, size / 8, size / 8]."""
+    """A fresh transformer for latents [N, C, latent, latent]."""
     settings = preset.dit
     model = PixArtTransformer2DModel(
         num_attention_heads=settings.heads,
@@ -22,7 +22,7 @@ def make(preset: Preset) -> PixArtTransformer2DModel:
         out_channels=preset.vae.latent_channels,
         num_layers=settings.layers,
         cross_attention_dim=settings.width,
-        sample_size=preset.size // 8,
+        sample_size=preset.latent,
         patch_size=settings.patch,
         caption_channels=TEXT_WIDTH,
         norm_type="ada_norm_single",
@@ -40,7 +40,7 @@ def config(preset: Preset) -> dict:
     """What must not change between two calls of the stage."""
     settings = preset.dit
     return {
-        "size": preset.size,
+        "latent": preset.latent,
         "latent_channels": preset.vae.latent_channels,
         "heads": settings.heads,
         "head_dim": settings.head_dim,
@@ -68,9 +68,32 @@ def load(preset: Preset, folder: Path) -> Velocity:
 
 
 def load_weights(folder: Path, like: PixArtTransformer2DModel) -> PixArtTransformer2DModel:
-    """The transformer of a diffusers folder or a bundle. Raises TrainError if it is missing or of other sizes than ``like``."""
+    """The transformer of a diffusers folder or a bundle, deepened to the layers of ``like`` if it has fewer.
+
+    Raises TrainError if it is missing or of other sizes than ``like``.
+    """
     found = pretrained.load(PixArtTransformer2DModel, folder, "transformer")
+    if found.config.num_layers < like.config.num_layers:
+        found = deepened(found, like.config.num_layers)
     for key in ("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "sample_size", "patch_size", "caption_channels"):
         if found.config[key] != like.config[key]:
             raise TrainError(f"{folder} has {key} {found.config[key]} and this run {like.config[key]}: choose a preset or --set values that fit")
     return found
+
+
+def deepened(shallow: PixArtTransformer2DModel, layers: int) -> PixArtTransformer2DModel:
+    """The same function with more blocks: copies, spread evenly behind those that they copy, whose last projections are 0.
+
+    A block's gates are not the place for the zeros: the embedded time, which all blocks share, is added to them.
+    """
+    deep = PixArtTransformer2DModel.from_config({**shallow.config, "num_layers": layers})
+    deep.load_state_dict(shallow.state_dict(), strict=False)
+    given = len(shallow.transformer_blocks)
+    source = [place * given // layers for place in range(layers)]
+    for place, block in enumerate(deep.transformer_blocks):
+        block.load_state_dict(shallow.transformer_blocks[source[place]].state_dict())
+        if place and source[place] == source[place - 1]:
+            for last in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2]):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+    return deep

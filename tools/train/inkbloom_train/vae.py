@@ -1,7 +1,9 @@
-"""Stage ``vae``: an RGBA autoencoder, eight times smaller on each side.
+"""Stage ``vae``: an RGBA autoencoder whose decoder draws twice the size that its encoder sees.
 
 The network is diffusers' AutoencoderTiny (TAESD: convolution and ReLU blocks of constant width) with
-four picture channels. Losses after TAESD, AlphaVAE (composites over random backgrounds) and EQ-VAE
+four picture channels and one decoder stage more than encoder stages: the encoder is given pictures of half
+the size, in which each pixel is the mean of a square of four, and makes latents eight times smaller on each
+side than that; the decoder draws the picture at its full size. Losses after TAESD, AlphaVAE (composites over random backgrounds) and EQ-VAE
 (latent and target shrunk together).
 """
 
@@ -23,18 +25,23 @@ from inkbloom_train.presets import Preset, VaeSettings
 from inkbloom_train.workspace import Workspace
 
 CHECK_PICTURES = 96
+ENCODER_BLOCKS = (1, 2, 2, 2)
+DECODER_BLOCKS = (2, 2, 2, 1, 0)  # at full size two convolutions and no more: there a block would cost as much as all others together
+ENLARGED = 2 ** (len(DECODER_BLOCKS) - len(ENCODER_BLOCKS))
+"""How many times larger than what the encoder sees the decoder draws."""
+LATENT_PX = 2 ** (len(DECODER_BLOCKS) - 1)
+"""Side in px of what one place of a latent becomes."""
 
 
 def make(settings: VaeSettings) -> AutoencoderTiny:
-    """A fresh autoencoder: [N, 4, H, W] to latents [N, C, H / 8, W / 8] and back."""
-    width = (settings.width,) * 4
+    """A fresh autoencoder: [N, 4, H, W] to latents [N, C, H / 8, W / 8], and those to [N, 4, 2 H, 2 W]."""
     return AutoencoderTiny(
         in_channels=4,
         out_channels=4,
-        encoder_block_out_channels=width,
-        decoder_block_out_channels=width,
-        num_encoder_blocks=(1, 2, 2, 2),
-        num_decoder_blocks=(2, 2, 2, 1),
+        encoder_block_out_channels=(settings.width,) * len(ENCODER_BLOCKS),
+        decoder_block_out_channels=(settings.width,) * len(DECODER_BLOCKS),
+        num_encoder_blocks=ENCODER_BLOCKS,
+        num_decoder_blocks=DECODER_BLOCKS,
         latent_channels=settings.latent_channels,
     )
 
@@ -59,12 +66,12 @@ class VaeObjective(nn.Module):
         self.latent_noise = latent_noise
 
     def forward(self, x: torch.Tensor, background: torch.Tensor, noise: torch.Tensor, scale: float) -> dict[str, torch.Tensor]:
-        # x: [N, 4, H, W]; background: [N, 3, 1, 1] in 0 to 1; noise: [N, C, H / 8, W / 8]; scale: 1 for no shrinking
-        latent = self.vae.encoder(x).float()
+        # x: [N, 4, H, W]; background: [N, 3, 1, 1] in 0 to 1; noise: [N, C, H / 16, W / 16]; scale: 1 for no shrinking
+        latent = self.vae.encoder(reduced(x)).float()
         noisy = latent + self.latent_noise * noise
         if scale != 1:
             noisy = F.interpolate(noisy, scale_factor=scale, mode="bilinear", antialias=True)
-            x = F.interpolate(x, size=tuple(8 * side for side in noisy.shape[2:]), mode="bilinear", antialias=True)
+            x = F.interpolate(x, size=tuple(LATENT_PX * side for side in noisy.shape[2:]), mode="bilinear", antialias=True)
         y = self.vae.decoder(noisy).float()
         difference = y - x
         absolute = difference.abs().mean()
@@ -75,6 +82,11 @@ class VaeObjective(nn.Module):
         size = latent.square().mean()
         loss = absolute + root + 0.5 * composite + 0.5 * edges + 1e-4 * size
         return {"loss": loss, "absolute": absolute.detach(), "edges": edges.detach(), "size": size.detach()}
+
+
+def reduced(x: torch.Tensor) -> torch.Tensor:
+    """Pictures [N, C, H, W] as the encoder sees them: the means of squares of ``ENLARGED`` px."""
+    return F.avg_pool2d(x, ENLARGED)
 
 
 class Crops:
@@ -119,7 +131,7 @@ def measure(vae: AutoencoderTiny, pixels: torch.Tensor, worker: Worker, batch: i
     for start in range(0, len(pixels), batch):
         x = to_model(pixels[start : start + batch].to(worker.device))
         with worker.autocast():
-            y = vae.decoder(vae.encoder(x)).float()
+            y = vae.decoder(vae.encoder(reduced(x))).float()
         found.append(torch.stack([psnr(over(y, 1.0), over(x, 1.0)), psnr(over(y, 0.0), over(x, 0.0)), psnr((y[:, 3:] + 1) / 2, (x[:, 3:] + 1) / 2)]))
     white, black, alpha = torch.cat(found, 1).mean(1).tolist()
     return {"white_db": round(white, 2), "black_db": round(black, 2), "alpha_db": round(alpha, 2)}
@@ -137,7 +149,8 @@ def train(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worker
     torch.manual_seed(preset.seed)
     vae = make(settings)
     if warm_start is not None:
-        vae.load_state_dict(load_weights(warm_start, _config(settings)).state_dict())
+        vae.load_state_dict(grown(load_weights(warm_start, _config(settings)).state_dict(), vae))
+    vae.encoder.requires_grad_(settings.train_encoder)
     vae = vae.to(worker.device, memory_format=torch.channels_last)
     pixels = open_pixels(workspace.pictures(preset.size), worker.device)
     held = pixels[check_rows(dataset)]
@@ -146,11 +159,11 @@ def train(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worker
 
     def make_batch(rng: np.random.Generator, count: int) -> dict:
         x = crops(rng, count)
-        shrink = rng.random() < settings.rescale_share
+        shrink = settings.train_encoder and rng.random() < settings.rescale_share
         return {
             "x": x,
             "background": torch.rand(count, 3, 1, 1, device=worker.device),
-            "noise": torch.randn(count, settings.latent_channels, x.shape[2] // 8, x.shape[3] // 8, device=worker.device),
+            "noise": torch.randn(count, settings.latent_channels, x.shape[2] // LATENT_PX, x.shape[3] // LATENT_PX, device=worker.device),
             "scale": float(rng.choice([0.5, 0.75])) if shrink else 1.0,
         }
 
@@ -176,3 +189,20 @@ def load_weights(folder: Path, config: dict) -> AutoencoderTiny:
     if sizes != config:
         raise TrainError(f"{folder} has {sizes} and this run {config}: choose settings that fit, for example --set vae.width={sizes['width']}")
     return vae
+
+
+def grown(state: dict[str, torch.Tensor], like: AutoencoderTiny) -> dict[str, torch.Tensor]:
+    """Weights that fit ``like``, also out of those of an autoencoder whose decoder has one stage less.
+
+    Its last convolution then draws the picture at twice the size, from features that are repeated and else left alone.
+    """
+    layers = sorted({int(name.split(".")[2]) for name in state if name.startswith("decoder.layers.")})
+    wanted = like.state_dict()
+    if f"decoder.layers.{layers[-1] + 2}.bias" not in wanted:
+        return state
+    own = {name: value for name, value in state.items() if not name.startswith(f"decoder.layers.{layers[-1]}.")}
+    between = wanted[f"decoder.layers.{layers[-1] + 1}.weight"]
+    own[f"decoder.layers.{layers[-1] + 1}.weight"] = nn.init.dirac_(torch.empty_like(between))
+    for part in ("weight", "bias"):
+        own[f"decoder.layers.{layers[-1] + 2}.{part}"] = state[f"decoder.layers.{layers[-1]}.{part}"]
+    return own

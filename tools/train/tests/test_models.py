@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler
 
-from inkbloom_train import evaluate, flow, pictures, scorer
+from inkbloom_train import evaluate, flow, pictures, scorer, transformer, vae
 from inkbloom_train.data.dataset import HELD_PAIR, TRAIN, DataSet, Row
 from inkbloom_train.distill import chords
 from inkbloom_train.evaluate import GRID
-from inkbloom_train.presets import load
+from inkbloom_train.presets import NAMES, load
+from inkbloom_train.scorer_model import InkbloomScorer
 from inkbloom_train.vae import Crops
 
 
@@ -74,19 +75,91 @@ def rows(count: int) -> list[Row]:
     ]
 
 
-def test_the_scorer_keeps_a_tenth_for_its_ceiling_and_knows_every_concept():
+def test_each_scorer_keeps_another_tenth_for_its_ceiling_and_knows_every_concept():
     data = DataSet(rows(500), [], {}, {})
-    held = scorer.held_rows(data)
-    assert 70 < len(held) < 130
-    learned = {data.rows[index].concept for index in set(range(1000)) - set(held)}
-    assert len(learned) == 500
+    tenths = [scorer.held_rows(data, tenth) for tenth in range(10)]
+    for held in tenths:
+        assert 70 < len(held) < 130
+        learned = {data.rows[index].concept for index in set(range(1000)) - set(held)}
+        assert len(learned) == 500
+    assert sum(map(len, tenths)) == len(set().union(*tenths))
+
+
+def test_the_shipped_scorer_and_the_judge_share_nothing_that_lets_one_flatter_the_other():
+    for name in NAMES:
+        preset = load(name, [])
+        for key in ("width", "tenth", "seed"):
+            assert getattr(preset.scorer, key) != getattr(preset.judge, key), (name, key)
+
+
+def test_the_scorer_averages_whole_squares_and_ignores_masked_tokens():
+    model = InkbloomScorer(sample_size=16, block_out_channels=(8, 16), norm_num_groups=4, text_embed_dim=6, projection_dim=5).eval()
+    small, text = torch.randn(2, 4, 16, 16), torch.randn(3, 5, 6)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
+    expected = model(small, text, mask)
+    assert expected.shape == (2, 3) and expected.abs().max() <= 1
+    large = small.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert torch.allclose(model(large, text, mask), expected, atol=1e-5)
+    assert torch.allclose(model(small, text + 9 * (1 - mask[..., None]), mask), expected, atol=1e-6)
+    for shape in ((8, 8), (40, 40), (32, 33)):
+        with pytest.raises(ValueError, match="cannot be reduced"):
+            model.features(torch.zeros(1, 4, *shape))
+
+
+def test_the_best_candidate_is_kept_for_each_prompt():
+    candidates = np.arange(6, dtype=np.uint8).reshape(3, 2, 1, 1, 1)
+    chooser = SimpleNamespace(scores=lambda drawn, text: torch.tensor([abs(int(drawn[0].item()) - 2), -float(drawn[1].item())]) * -text)
+    assert evaluate.choose(chooser, candidates, torch.tensor([1.0, 1.0])).flatten().tolist() == [2, 5]
+    assert evaluate.choose(chooser, candidates, torch.tensor([1.0, -1.0])).flatten().tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("layers", [2, 3, 4, 5])
+def test_a_deepened_transformer_is_the_same_function_and_can_learn(layers):
+    preset = load("smoke", [])
+    torch.manual_seed(0)
+    shallow = transformer.make(preset)
+    for value in shallow.parameters():
+        torch.nn.init.normal_(value, std=0.1)
+    deep = transformer.deepened(shallow, layers)
+    assert len(deep.transformer_blocks) == layers
+    side = preset.latent
+    inputs = {
+        "hidden_states": torch.randn(2, preset.vae.latent_channels, side, side),
+        "encoder_hidden_states": torch.randn(2, 3, 384),
+        "timestep": torch.tensor([100.0, 900.0]),
+        "encoder_attention_mask": torch.ones(2, 3),
+    }
+    with torch.no_grad():
+        assert torch.allclose(deep(**inputs).sample, shallow(**inputs).sample, atol=1e-5)
+    deep(**inputs).sample.square().mean().backward()
+    assert all(block.ff.net[2].weight.grad.abs().max() > 0 for block in deep.transformer_blocks)
+
+
+def test_a_grown_decoder_draws_what_it_drew_at_twice_the_size():
+    torch.manual_seed(0)
+    settings = load("smoke", []).vae
+    like = vae.make(settings)
+    sizes = {"encoder_block_out_channels": (settings.width,) * 4, "decoder_block_out_channels": (settings.width,) * 4}
+    blocks = {"num_encoder_blocks": vae.ENCODER_BLOCKS, "num_decoder_blocks": vae.DECODER_BLOCKS[:4]}
+    before = AutoencoderTiny(in_channels=4, out_channels=4, latent_channels=settings.latent_channels, **sizes, **blocks)
+    like.load_state_dict(vae.grown(before.state_dict(), like))
+    latent = torch.randn(1, settings.latent_channels, 4, 4)
+    with torch.no_grad():
+        small, large = before.decoder(latent), like.decoder(latent)
+        picture = torch.randn(1, 4, 64, 64)
+        assert torch.equal(like.encoder(picture), before.encoder(picture))
+    assert large.shape[2:] == (64, 64) and small.shape[2:] == (32, 32)
+    # All but the last convolution is the same, so the two are correlated as a picture and its enlargement are.
+    enlarged = torch.nn.functional.avg_pool2d(large, 2)
+    assert torch.corrcoef(torch.stack([enlarged.flatten(), small.flatten()]))[0, 1] > 0.7
+    assert vae.grown(like.state_dict(), like).keys() == like.state_dict().keys()
 
 
 def test_prompts_are_pictures_that_the_scorer_never_learned_from_one_of_each_concept():
     data = DataSet(rows(500), [], {}, {})
     for row in data.rows[:200]:
         row.split = HELD_PAIR
-    judge = SimpleNamespace(held=scorer.held_rows(data))
+    judge = SimpleNamespace(held=scorer.held_rows(data, 0))
     asked = evaluate._ask(judge, data, 40)
     assert asked.keys() == {TRAIN, HELD_PAIR}
     assert len(asked[TRAIN]) == 40

@@ -15,10 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertModel
 
-from inkbloom_train import checkpoint, distributed, flow, generate, presets, text
+from inkbloom_train import checkpoint, distributed, flow, generate, presets, text, vae
 from inkbloom_train.cli import STAGES, main
+from inkbloom_train.scorer_model import InkbloomScorer
 
 TOOL = Path(__file__).parent.parent
+SCORER_FILES = ("diffusion_pytorch_model.safetensors", "style_head.safetensors")
 
 
 def arguments(smoke, stage: str, *more: str) -> list[str]:
@@ -26,7 +28,7 @@ def arguments(smoke, stage: str, *more: str) -> list[str]:
 
 
 def test_every_learned_stage_is_done_and_went_down(smoke):
-    for stage in ("vae", "dit", "distill", "scorer"):
+    for stage in ("vae", "dit", "distill", "scorer", "judge"):
         assert checkpoint.load_meta(smoke.stage(stage) / "checkpoint")["state"]["done"], stage
     log = [json.loads(line) for line in (smoke.stage("vae") / "log.jsonl").read_text().splitlines()]
     assert log[-1]["white_db"] > 8
@@ -37,14 +39,16 @@ def test_the_export_is_a_diffusers_folder(smoke):
     assert index["_class_name"] == "InkbloomPipeline"
     assert index["default_steps"] == 4 and index["default_guidance"] == 1.0
     assert index["styles"] == ["flat sticker", "outline sticker", "solid icon"]
-    vae = AutoencoderTiny.from_pretrained(smoke.export / "vae", low_cpu_mem_usage=False)
+    autoencoder = AutoencoderTiny.from_pretrained(smoke.export / "vae", low_cpu_mem_usage=False)
     transformer = PixArtTransformer2DModel.from_pretrained(smoke.export / "transformer", low_cpu_mem_usage=False)
     BertModel.from_pretrained(smoke.export / "text_encoder", add_pooling_layer=False)
     AutoTokenizer.from_pretrained(smoke.export / "tokenizer")
     assert FlowMatchEulerDiscreteScheduler.from_pretrained(smoke.export / "scheduler").config.shift == 1.5
+    scorer = InkbloomScorer.from_pretrained(smoke.export / "scorer", low_cpu_mem_usage=False)
+    assert index["scorer"] == ["inkbloom", "InkbloomScorer"] and scorer.config.text_embed_dim == 384
     config = json.loads((smoke.export / "vae" / "config.json").read_text())
-    assert len(config["latents_mean"]) == len(config["latents_std"]) == vae.config.latent_channels == transformer.config.in_channels
-    for part in ("vae", "transformer"):
+    assert len(config["latents_mean"]) == len(config["latents_std"]) == autoencoder.config.latent_channels == transformer.config.in_channels
+    for part in ("vae", "transformer", "scorer"):
         assert {value.dtype for value in load_file(smoke.export / part / "diffusion_pytorch_model.safetensors").values()} == {torch.float16}
 
 
@@ -52,7 +56,7 @@ def test_the_exported_weights_draw_what_the_run_draws(smoke):
     """Loaded by diffusers and sampled by its scheduler, in f32, against our own generator without bf16."""
     preset = presets.load("smoke", [])
     model = generate.load(preset, smoke, distributed.start("cpu"), generate.STUDENT)
-    vae = AutoencoderTiny.from_pretrained(smoke.export / "vae", low_cpu_mem_usage=False).float()
+    autoencoder = AutoencoderTiny.from_pretrained(smoke.export / "vae", low_cpu_mem_usage=False).float()
     transformer = PixArtTransformer2DModel.from_pretrained(smoke.export / "transformer", low_cpu_mem_usage=False).float()
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(smoke.export / "scheduler")
     scheduler.set_timesteps(sigmas=flow.sigmas(4)[:-1])
@@ -65,7 +69,7 @@ def test_the_exported_weights_draw_what_the_run_draws(smoke):
             latent = scheduler.step(velocity, timestep, latent).prev_sample
         config = json.loads((smoke.export / "vae" / "config.json").read_text())
         mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("latents_mean", "latents_std"))
-        theirs = vae.decode(latent * std + mean).sample
+        theirs = autoencoder.decode(latent * std + mean).sample
         ours = flow.sample(flow.guided(model.velocity, (hidden, mask), (hidden, mask), 1.0), noise, 4)
         ours = model.vae.decode(ours * model.std.view(1, -1, 1, 1) + model.mean.view(1, -1, 1, 1)).sample
     assert (ours - theirs).abs().max() < 0.02  # f16 weights against f32
@@ -73,7 +77,7 @@ def test_the_exported_weights_draw_what_the_run_draws(smoke):
 
 def test_the_card_holds_the_figures_and_the_sources(smoke):
     card = (smoke.export / "README.md").read_text()
-    for part in ("R@1", "teacher, 4 steps", "teacher, 6 steps", "student, 4 steps", "shuffled captions", "over white", "| dit | 240 |", "flat sticker"):
+    for part in ("R@1", "teacher, 4 steps", "teacher, 6 steps", "student, 4 steps", "student, 4 steps, best of 2", "shuffled captions", "over white", "| judge | 160 |", "| dit | 240 |", "flat sticker"):
         assert part in card, part
     assert "| MIT" in (smoke.export / "ATTRIBUTION.md").read_text().replace("[", "")
     assert Image.open(smoke.export / "grid.png").width > 500
@@ -91,6 +95,17 @@ def test_a_call_that_is_out_of_time_stops_before_the_next_stage(smoke, capsys):
     assert main(arguments(smoke, "run", "--minutes", "0")) == 0
     printed = capsys.readouterr().out
     assert "run the same command again" in printed and "== vae" not in printed
+
+
+def test_an_encoder_that_is_not_trained_stays_as_it_is(smoke, tmp_path):
+    copy = shutil.copytree(smoke.root, tmp_path / "cache")
+    before = checkpoint.load(copy / "runs" / "smoke" / "vae" / "checkpoint")[0]
+    again = ["vae", "--preset", "smoke", "--cache", str(copy), "--device", "cpu"]
+    assert main([*again, "--set", "vae.train_encoder=false", "--set", "vae.schedule.samples=280"]) == 0
+    after = checkpoint.load(copy / "runs" / "smoke" / "vae" / "checkpoint")[0]
+    for name, value in before.items():
+        if name.startswith(("model.", "average.")):
+            assert torch.equal(value, after[name]) == ("vae.encoder" in name), name
 
 
 def test_a_longer_plan_goes_on_where_the_last_ended(smoke, tmp_path):
@@ -140,6 +155,17 @@ def test_a_warm_start_takes_the_weights_and_refuses_others(smoke, tmp_path, caps
     assert all(torch.equal(begun[name], value.float()) for name, value in exported.items())
     assert main([*start, "--name", "other", "--set", "vae.width=40"]) == 1
     assert "--set vae.width=32" in capsys.readouterr().err
+    kept = tmp_path / "kept"
+    for which in ("scorer", "judge"):
+        shutil.copytree(smoke.stage(which) / "component", kept / which)
+    begin = ["scorer", *start[1:-1], str(kept), "--set", "scorer.schedule.samples=0", "--set", "judge.schedule.samples=0"]
+    assert main(begin) == 0
+    for which in ("scorer", "judge"):
+        parts = [load_file(folder / which / "component" / name) for folder in (smoke.run, cache / "runs" / "smoke") for name in SCORER_FILES]
+        assert all(torch.equal(value, parts[2][name]) for name, value in parts[0].items())
+        assert all(torch.equal(value, parts[3][name]) for name, value in parts[1].items())
+    assert main([*begin, "--name", "wider", "--set", "judge.width=24"]) == 1
+    assert "judge has block_out_channels" in capsys.readouterr().err
     assert main([*start[:-1], str(tmp_path), "--name", "other"]) == 1
     assert "no AutoencoderTiny" in capsys.readouterr().err
 
@@ -185,9 +211,9 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(smoke):
 def test_every_preset_is_consistent():
     for name in presets.NAMES:
         preset = presets.load(name, [])
-        assert preset.size % (8 * preset.dit.patch) == 0
+        assert preset.size % (vae.LATENT_PX * preset.dit.patch) == 0 and preset.encoded * vae.ENLARGED == preset.size == preset.latent * vae.LATENT_PX
         assert preset.vae.crop <= preset.size
-        minutes = [stage.schedule.minutes for stage in (preset.vae, preset.dit, preset.distill, preset.scorer)]
+        minutes = [stage.schedule.minutes for stage in (preset.vae, preset.dit, preset.distill, preset.scorer, preset.judge)]
         if name == "gpu":
             assert sum(minutes) <= 25 and preset.call_minutes <= 9
 

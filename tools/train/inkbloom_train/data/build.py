@@ -24,7 +24,7 @@ def build(packages: Path, folder: Path | None, workers: int) -> DataSet:
     skipped: Counter = Counter()
     if folder is None:
         candidates = collect(packages, skipped)
-        styles = {style.key: StyleInfo(list(style.phrases), style.weight) for style in STYLES}
+        styles = {style.key: StyleInfo(list(style.phrases), style.weight, style.listed) for style in STYLES}
     else:
         candidates, styles = collect_folder(folder, skipped)
     rows, pictures, digests = [], [], set()

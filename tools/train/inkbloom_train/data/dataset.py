@@ -47,6 +47,8 @@ class StyleInfo:
 
     phrases: list[str]
     weight: float = 1.0
+    listed: bool = True
+    """Named to users by the exported model."""
 
 
 @dataclass

@@ -20,6 +20,8 @@ class Style:
     """How a prompt asks for it; the first is the name shown to users."""
     weight: float = 1.0
     """How often its pictures are drawn in training, against a weight of 1."""
+    listed: bool = True
+    """Offered to users. The others are drawn badly: they stay in the data set, which the scorers learn from, and weigh little in the generator's training."""
     emoji: bool = False
     """Its pictures are named like emoji; anything else in the set is left out."""
     monochrome: bool = False
