@@ -122,7 +122,7 @@ async function drawNow(wanted) {
     const recipe = { prompt: typed, style: styles.chosen, settings: settings.recipe };
     const words = withStyle(recipe.style, read);
     progress.reading();
-    const { images, seed, warnings, timings } = await ink.generate({
+    const { images, seed, seeds, scores, warnings, timings } = await ink.generate({
       prompt: words,
       ...settings.options(),
       ...begun,
@@ -132,7 +132,13 @@ async function drawNow(wanted) {
         if (step.preview) stage.preview({ ...step, preview: step.preview }, words);
       },
     });
-    const set = images.map((image, index) => ({ image, words, ...recipe, seed, fromPicture: 'init' in begun, picture: index + 1, pictures: images.length }));
+    const set = images.map((image, index) => ({
+      image, words, ...recipe, fromPicture: 'init' in begun,
+      // One that was chosen can be drawn alone, from its own seed.
+      ...(scores
+        ? { seed: seeds[index], settings: { ...recipe.settings, count: '1', candidates: '' }, picture: 1, pictures: 1 }
+        : { seed, picture: index + 1, pictures: images.length }),
+    }));
     for (const sticker of set) gallery.add(sticker);
     stage.show(set[wanted - 1] ?? set[0], set);
     messages.say([`Drawn in ${(timings.totalMs / 1000).toFixed(1)} s.`, ...warnings].join(' '));

@@ -4,13 +4,14 @@ import { byId } from './dom.js';
 const ANY_SEED = '-1';
 
 /** Settings that belong to a picture's recipe, by their names in the form and in links. */
-const ADVANCED = /** @type {const} */ (['size', 'count', 'steps', 'guidance', 'negative']);
+const ADVANCED = /** @type {const} */ (['size', 'count', 'candidates', 'steps', 'guidance', 'negative']);
 
 /** The seed and the advanced settings. */
 export class Settings {
   #fields = {
     size: byId('size', HTMLSelectElement),
     count: byId('count', HTMLSelectElement),
+    candidates: byId('candidates', HTMLSelectElement),
     steps: byId('steps', HTMLInputElement),
     guidance: byId('guidance', HTMLInputElement),
     negative: byId('negative', HTMLInputElement),
@@ -49,8 +50,10 @@ export class Settings {
   }
 
   /** What the model can do. @param {import('./pkg/index.js').ModelInfo} info */
-  show({ sizes, defaultSteps, defaultGuidance }) {
-    const { size, steps, guidance } = this.#fields;
+  show({ sizes, defaultSteps, defaultGuidance, chooses }) {
+    const { size, steps, guidance, candidates } = this.#fields;
+    byId('choose', HTMLLabelElement).hidden = !chooses;
+    if (!chooses) candidates.value = '';
     const wanted = size.value || this.#wantedSize;
     size.replaceChildren(...sizes.map(([width, height]) => new Option(`${width} × ${height}`, `${width}x${height}`)));
     if ([...size.options].some(({ value }) => value === wanted)) size.value = wanted;
@@ -65,7 +68,7 @@ export class Settings {
 
   /** @param {Record<string, string | undefined>} recipe what it does not name stays as it is */
   set recipe(recipe) {
-    const { size, count } = this.#fields;
+    const { size, count, candidates } = this.#fields;
     for (const name of ADVANCED) if (recipe[name] !== undefined && name !== 'size') this.#fields[name].value = recipe[name];
     // A link may ask for a number that is not on the list.
     if (count.value === '') {
@@ -73,6 +76,7 @@ export class Settings {
       if (![...count.options].some(({ value }) => value === number)) count.append(new Option(number));
       count.value = number;
     }
+    if (candidates.selectedIndex < 0) candidates.value = '';
     if (recipe.size !== undefined) {
       this.#wantedSize = recipe.size;
       if ([...size.options].some(({ value }) => value === recipe.size)) size.value = recipe.size;
@@ -96,7 +100,7 @@ export class Settings {
   options() {
     /** @param {HTMLInputElement} input */
     const number = (input) => (input.value === '' ? undefined : Number(input.value));
-    const { count, steps, guidance, negative } = this.#fields;
+    const { count, candidates, steps, guidance, negative } = this.#fields;
     const size = this.size;
     return {
       ...(this.locked && this.#hasSeed && { seed: this.#seed.value.trim() }),
@@ -104,6 +108,7 @@ export class Settings {
       steps: number(steps),
       guidance: number(guidance),
       count: Number(count.value),
+      candidates: candidates.value === '' ? undefined : Number(candidates.value),
       negativePrompt: negative.value.trim() || undefined,
     };
   }
