@@ -51,7 +51,10 @@ const HEADERS = {
  * @returns {import('node:http').Server}
  */
 export function createSite({ mounts = mountsOfPage(), intercept } = {}) {
-  const compress = compression();
+  // Weights do not get smaller, and their length is what progress goes by.
+  const compress = compression({
+    filter: (/** @type {import('node:http').IncomingMessage} */ request, /** @type {import('node:http').ServerResponse} */ response) => response.getHeader('content-type') !== 'application/octet-stream' && compression.filter(request, response),
+  });
   // The longest prefix first.
   const folders = Object.entries(mounts).sort(([one], [other]) => other.length - one.length).map(([prefix, folder]) => ({
     prefix,
