@@ -16,7 +16,7 @@ const VERSION = 1;
 const DRAFT = 'draft';
 
 /** Some browsers never answer when storage is refused; a busy machine takes seconds. Nothing but what is kept waits for it. */
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 20_000;
 
 export class Store {
   /** @type {Promise<import('idb').IDBPDatabase<Schema>>} */

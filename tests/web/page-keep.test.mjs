@@ -26,7 +26,7 @@ describe('loading the page again', () => {
     await box().fill('half a thou');
     await kept();
     await page.reload();
-    await page.locator('#stickers li').nth(1).waitFor();
+    await page.locator('#stickers li').nth(1).waitFor(PATIENCE);
     assert.deepEqual(await names(), before);
     assert.equal(await box().inputValue(), 'half a thou');
     await page.getByText('Ready.').waitFor(PATIENCE);
@@ -56,7 +56,7 @@ describe('loading the page again', () => {
     await kept();
     assert.equal(await page.locator('#stickers li').count(), 3);
     await page.reload();
-    await page.locator('#stickers li').nth(2).waitFor();
+    await page.locator('#stickers li').nth(2).waitFor(PATIENCE);
     assert.deepEqual((await names()).map((name) => /(one|two|three|four), seed/.exec(name ?? '')?.[1]), ['four', 'three', 'one']);
 
     await page.getByRole('button', { name: 'Remove all' }).click();
@@ -136,7 +136,7 @@ describe('an address', () => {
     assert.equal(new URL(page.url()).hash, '');
     await kept();
     await page.reload();
-    await page.locator('#stickers li').nth(1).waitFor();
+    await page.locator('#stickers li').nth(1).waitFor(PATIENCE);
     assert.equal(await box().inputValue(), 'a lemon');
   });
 

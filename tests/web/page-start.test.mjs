@@ -305,7 +305,7 @@ describe('with storage that breaks', () => {
       await page.addInitScript(breakIt);
       await page.goto(`${site.url}${TINY}`);
       await draw(page, 'a heart');
-      await page.getByText(/^This browser does not keep new pictures \(.+\): they are gone when the page is closed/).waitFor();
+      await page.getByText(/^This browser does not keep new pictures \(.+\): they are gone when the page is closed/).waitFor(PATIENCE);
     });
   }
 });
