@@ -89,7 +89,8 @@ setup_wasm_bindgen() {
   version="$(grep -A1 '^name = "wasm-bindgen"$' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')"
   if [ "$(wasm-bindgen --version 2>/dev/null)" = "wasm-bindgen $version" ]; then return; fi
   say "Installing wasm-bindgen-cli $version"
-  CARGO_TARGET_DIR="$TARGET/tools" cargo install --quiet wasm-bindgen-cli --version "$version" --root "$TOOLS"
+  # Without the TLS of its test runner, which is not used here.
+  CARGO_TARGET_DIR="$TARGET/tools" cargo install --quiet wasm-bindgen-cli --version "$version" --no-default-features --bin wasm-bindgen --root "$TOOLS"
 }
 
 setup_npm() {
