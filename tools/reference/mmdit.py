@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from classic import MAX_TEXT_TOKENS, PREVIEW, clip_text, kl, record, tiny
+from diffusers_runs import MAX_TEXT_TOKENS, PREVIEW, clip_text, kl, record, tiny
 from common import clean, generator, mask_picture, picture, randn, randomise, save_case, save_json, save_tensors
 
 TEXT_TOKENS = 7
