@@ -140,8 +140,8 @@ def _cpu() -> Preset:
             teacher_steps=2,  # 8 in all, as many as the teacher is served with
             guidance=5.0,
         ),
-        scorer=ScorerSettings(Schedule(samples=240_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
-        judge=ScorerSettings(Schedule(samples=240_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
+        scorer=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
+        judge=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
         evaluate=EvaluateSettings(prompts=400, teacher_steps=8, guidance=5.0),
         compile="default",
     )

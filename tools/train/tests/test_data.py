@@ -15,6 +15,7 @@ from inkbloom_train.data.captions import View
 from inkbloom_train.data.dataset import HELD_CONCEPT, HELD_PAIR, TRAIN, DataSet, Row, StyleInfo
 from inkbloom_train.data.packages import NpmPackage
 from inkbloom_train.data.raster import Box
+from inkbloom_train.data.styles import STYLES
 from inkbloom_train.errors import TrainError
 
 SQUARE = raster.square_svg('<rect x="0" y="0" width="10" height="10" fill="#ff0000"/>', 0, 0, 10, 10)
@@ -299,3 +300,14 @@ def test_a_cut_archive_and_a_missing_file_are_explained(tmp_path):
 def test_words_that_rule_an_icon_out():
     assert concepts.excluded("arrow-left", []) and concepts.excluded("thing", ["Brand"])
     assert not concepts.excluded("bow-and-quiver", ["Sports"])
+
+
+def test_styles_that_are_not_offered_weigh_less_than_those_that_are():
+    listed, others = ([style.weight for style in STYLES if style.listed is offered] for offered in (True, False))
+    assert 8 <= len(listed) <= 12 and max(others) < min(listed)
+
+
+def test_what_is_listed_travels_with_the_data_set(tmp_path):
+    styles = {"a": StyleInfo(["a"], 2.0), "b": StyleInfo(["b"], 0.25, listed=False)}
+    dataset.save(DataSet([], [], styles, {}), tmp_path / "dataset.tar.xz")
+    assert dataset.load(tmp_path / "dataset.tar.xz").styles == styles

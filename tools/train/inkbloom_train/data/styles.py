@@ -52,15 +52,15 @@ STYLES = (
     Style("fxemoji", "fxemoji", "Apache-2.0", "Mozilla", ("minimal emoji", "plain minimal emoji"), emoji=True),
     Style("outline", "streamline-emojis", "CC-BY-4.0", "Streamline", ("outlined sticker", "black outline cartoon sticker"), 2, emoji=True),
     Style("stickies", "streamline-stickies-color", "CC-BY-4.0", "Streamline", ("neon sticker", "neon doodle sticker")),
-    Style("badge", "streamline-kameleon-color", "CC-BY-4.0", "Streamline", ("round badge icon", "circle badge icon")),
-    Style("freehand", "streamline-freehand-color", "CC-BY-4.0", "Streamline", ("hand drawn sketch", "blue ink doodle")),
-    Style("flatcolor", "flat-color-icons", "MIT", "Icons8", ("flat color icon", "office flat color icon")),
-    Style("plump", "streamline-plump-color", "CC-BY-4.0", "Streamline", ("plump blue icon", "chunky blue outline icon")),
-    Style("ultimate", "streamline-ultimate-color", "CC-BY-4.0", "Streamline", ("thin line color icon", "detailed line icon")),
-    Style("park", "icon-park", "Apache-2.0", "ByteDance", ("thick outline icon", "thick line blue icon"), 0.5, categories=_ICON_PARK),
+    Style("badge", "streamline-kameleon-color", "CC-BY-4.0", "Streamline", ("round badge icon", "circle badge icon"), 0.25, listed=False),
+    Style("freehand", "streamline-freehand-color", "CC-BY-4.0", "Streamline", ("hand drawn sketch", "blue ink doodle"), 0.25, listed=False),
+    Style("flatcolor", "flat-color-icons", "MIT", "Icons8", ("flat color icon", "office flat color icon"), 0.25, listed=False),
+    Style("plump", "streamline-plump-color", "CC-BY-4.0", "Streamline", ("plump blue icon", "chunky blue outline icon"), 0.25, listed=False),
+    Style("ultimate", "streamline-ultimate-color", "CC-BY-4.0", "Streamline", ("thin line color icon", "detailed line icon"), 0.25, listed=False),
+    Style("park", "icon-park", "Apache-2.0", "ByteDance", ("thick outline icon", "thick line blue icon"), 0.25, listed=False, categories=_ICON_PARK),
     Style("poly", "glyphs-poly", "MIT", "Goran Spasojevic", ("flat duotone icon", "two tone flat icon"), 0.5),
-    Style("solid", "fluent-emoji-high-contrast", "MIT", "Microsoft", ("solid icon", "one color icon"), emoji=True, monochrome=True),
-    Style("line", "tabler", "MIT", "Paweł Kuna", ("outline icon", "thin outline icon"), monochrome=True, known_only=True),
+    Style("solid", "fluent-emoji-high-contrast", "MIT", "Microsoft", ("solid icon", "one color icon"), 0.25, listed=False, emoji=True, monochrome=True),
+    Style("line", "tabler", "MIT", "Paweł Kuna", ("outline icon", "thin outline icon"), 0.25, listed=False, monochrome=True, known_only=True),
 )
 
 BY_KEY = {style.key: style for style in STYLES}
