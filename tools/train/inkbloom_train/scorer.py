@@ -189,9 +189,11 @@ def save(objective: ScorerObjective, folder: Path) -> None:
 def load_weights(folder: Path, objective: ScorerObjective) -> None:
     """Begins from what ``save`` wrote. Raises TrainError if it is of other sizes."""
     found = pretrained.load(InkbloomScorer, folder.parent, folder.name)
-    for key in ("sample_size", "block_out_channels", "text_embed_dim", "projection_dim"):
-        if found.config[key] != objective.model.config[key]:
-            raise TrainError(f"{folder} has {key} {found.config[key]} and this run {objective.model.config[key]}: choose settings that fit")
+    for key, wanted in objective.model.state_dict().items():
+        stored = found.state_dict().get(key)
+        if stored is None or stored.shape != wanted.shape:
+            fitting = f"--set {folder.name}.width={found.config.block_out_channels[0]}"
+            raise TrainError(f"{folder} is of other sizes than this run, as in {key}: choose settings that fit, for example {fitting}")
     objective.model.load_state_dict(found.state_dict())
     objective.style.load_state_dict(load_file(folder / STYLE_HEAD))
 

@@ -165,7 +165,7 @@ def test_a_warm_start_takes_the_weights_and_refuses_others(smoke, tmp_path, caps
         assert all(torch.equal(value, parts[2][name]) for name, value in parts[0].items())
         assert all(torch.equal(value, parts[3][name]) for name, value in parts[1].items())
     assert main([*begin, "--name", "wider", "--set", "judge.width=24"]) == 1
-    assert "judge has block_out_channels" in capsys.readouterr().err
+    assert "--set judge.width=16" in capsys.readouterr().err
     assert main([*start[:-1], str(tmp_path), "--name", "other"]) == 1
     assert "no AutoencoderTiny" in capsys.readouterr().err
 
