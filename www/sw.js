@@ -65,13 +65,19 @@ async function answer(key, event) {
  */
 async function fresh(key, event, patience) {
   const response = await fetch(event.request, { signal: patience });
-  if (response.ok && !isStranger(key, response)) {
-    const kept = keep(key, response.clone());
-    event.waitUntil(kept);
-    // A small file is only there when all of it is: a connection may die after the first bytes.
-    if (patience && !key.endsWith('.wasm')) await kept;
+  if (!response.ok || isStranger(key, response)) return response;
+  if (!patience || key.endsWith('.wasm')) {
+    event.waitUntil(keep(key, response.clone()));
+    return response;
   }
-  return response;
+  // A small file is only there when all of it is: a connection may die after the first bytes. Its bytes are ours then,
+  // whatever becomes of the request.
+  const headers = new Headers(response.headers);
+  headers.delete('content-encoding');
+  headers.delete('content-length');
+  const whole = new Response(await response.blob(), { status: response.status, headers });
+  event.waitUntil(keep(key, whole.clone()));
+  return whole;
 }
 
 /** Whether a web page stands in a file's place. @param {string} key @param {Response} response */
@@ -81,9 +87,8 @@ function isStranger(key, response) {
 
 /** Where there is no room, the page works on without a copy. @param {string} key @param {Response} response */
 async function keep(key, response) {
-  const body = await response.blob();
   const cache = await caches.open(CACHE).catch(() => undefined);
-  await cache?.put(key, new Response(body, response)).catch(() => {});
+  await cache?.put(key, response).catch(() => {});
 }
 
 /** Fetches what is not kept yet: the first visit's page was there before this worker. */
