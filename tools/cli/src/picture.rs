@@ -101,7 +101,7 @@ pub fn cover(picture: &Image, [width, height]: [usize; 2], smooth: bool) -> Resu
     let fitted = DynamicImage::ImageRgba16(whole).resize_to_fill(width as u32, height as u32, filter).into_rgba16();
     let straight = |pixel: &Rgba<u16>| {
         let [r, g, b, a] = pixel.0.map(u32::from);
-        let byte = |value: u32| if a == 0 { 0 } else { (value.min(a) * 255 + a / 2) / a };
+        let byte = |value: u32| (value.min(a) * 255 + a / 2).checked_div(a).unwrap_or(0);
         [byte(r), byte(g), byte(b), (a + 128) / 257].map(|value| value as u8)
     };
     Ok(Image { width, height, rgba: fitted.pixels().flat_map(straight).collect() })
