@@ -199,7 +199,8 @@ say(`## ${values.record ?? 'Yardstick'}, ${when.slice(0, 10)}, commit ${commit}`
 /** @type {Record<string, any>} */
 const record = { when, commit, machine, steps, prompt: values.prompt, model: shards };
 const wasm = path.join(root, 'pkg/dist/inkbloom_bg.wasm');
-if (existsSync(wasm)) {
+// Compressing as servers do takes a minute.
+if (values.record && existsSync(wasm)) {
   const bytes = readFileSync(wasm);
   const compressed = brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_LGWIN]: 24 } }).length;
   record.wasm = { bytes: bytes.length, brotli: compressed, byCrate: values.wasm ? sizesByCrate(readFileSync(values.wasm)) : undefined };
