@@ -39,8 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut model = Pipeline::load(&files, &tensors)?;
     let load = milliseconds(began);
     round(&mut model, &args.request)?;
-    let rounds: Vec<Round> =
-        (0..args.rounds).map(|_| round(&mut model, &args.request)).collect::<Result<_>>()?;
+    let rounds: Vec<Round> = (0..args.rounds).map(|_| round(&mut model, &args.request)).collect::<Result<_>>()?;
 
     let total = rounds.iter().map(|round| round.iter().sum()).collect::<Vec<f64>>();
     let mut parts: Vec<(&str, Vec<f64>)> =
