@@ -38,12 +38,16 @@ export interface EngineInfo {
   weights: 'f32' | 'f16';
   /** Whether the text encoders leave the device after each prompt. */
   releases_text: boolean;
+  /** How many such models there is memory for. */
+  copies: number;
 }
 
 export interface EngineRequest extends Options {
   init?: Pixels;
   mask?: Pixels;
   preview?: boolean;
+  /** Whether anybody sees the steps or may cancel between them; then the device is at most one step behind. */
+  watched?: boolean;
   /** Starting noise [C, h, w]; stands in for the seed. */
   noise?: Float32Array;
   raw?: boolean;

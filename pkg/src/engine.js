@@ -1,4 +1,5 @@
 import { untilAborted } from './abort.js';
+import { drawOnSeveral } from './batch.js';
 import { InkbloomError, WorkerDied, abortedError } from './errors.js';
 import { Session } from './session.js';
 
@@ -23,6 +24,8 @@ export class Engine {
   #starting;
   /** The last one that started. @type {Session | undefined} */
   #session;
+  /** More of it, for the pictures of a batch. @type {Promise<Session | undefined>[]} */
+  #helpers = [];
   /** Drawings wait here for each other: a device draws one picture at a time. @type {Promise<unknown>} */
   #queue = Promise.resolve();
   #closing = new AbortController();
@@ -61,6 +64,7 @@ export class Engine {
     if (Engine.#all.get(this.#key) === this) Engine.#all.delete(this.#key);
     this.#closing.abort();
     this.#session?.close(abortedError());
+    for (const helper of this.#helpers) helper.then((session) => session?.close(abortedError()));
   }
 
   /** What the model is; there once `ready` resolved. */
@@ -107,14 +111,36 @@ export class Engine {
     if (signal.aborted) throw abortedError();
     const session = await this.ready();
     if (signal.aborted) throw abortedError();
-    const cancel = () => session.cancel();
-    signal.addEventListener('abort', cancel, { once: true });
     const began = performance.now();
-    try {
-      return { drawing: await session.generate(request, onStep), ms: performance.now() - began };
-    } finally {
-      signal.removeEventListener('abort', cancel);
-    }
+    const hands = this.#hands(session, request);
+    const drawing = hands > 1
+      ? await drawOnSeveral([session, ...this.#helpersFor(hands - 1)], request, onStep, signal)
+      : await session.draw(request, onStep, signal);
+    return { drawing, ms: performance.now() - began };
+  }
+
+  /**
+   * How many workers draw a request. A GPU computes one picture after the other whoever asks; a processor has cores.
+   *
+   * @param {Session} session
+   * @param {import('./contract.js').EngineRequest} request
+   */
+  #hands({ loaded: { device, info, storageNote } }, { count, candidates }) {
+    // What is not stored would be downloaded for each of them; candidates are compared where all of them are.
+    if (device.kind === 'gpu' || storageNote || candidates !== undefined || !Number.isInteger(count)) return 1;
+    return Math.min(Number(count), globalThis.navigator?.hardwareConcurrency ?? 1, info.copies);
+  }
+
+  /**
+   * Workers with the same model, which is stored by now. One that cannot be started is done without.
+   *
+   * @param {number} count
+   */
+  #helpersFor(count) {
+    const start = () => Session.start(this.#options, () => {}, this.#closing.signal).catch(() => undefined);
+    while (this.#helpers.length < count) this.#helpers.push(start());
+    this.#helpers = this.#helpers.map((helper) => helper.then((session) => (session?.open ? session : start())));
+    return this.#helpers.slice(0, count);
   }
 
   /**

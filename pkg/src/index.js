@@ -133,7 +133,7 @@ export class Inkbloom {
 
   /** @returns {ModelInfo} */
   get info() {
-    const { default_steps, default_guidance, max_text_tokens, releases_text, repaints_only, ...rest } = this.#engine.loaded.info;
+    const { default_steps, default_guidance, max_text_tokens, releases_text, repaints_only, copies: _, ...rest } = this.#engine.loaded.info;
     return {
       ...rest,
       defaultSteps: default_steps,

@@ -121,7 +121,7 @@ function plain(value) {
  * @returns {import('./contract.js').EngineRequest}
  */
 export function toEngineRequest(options) {
-  const { seed, init, mask, noise, raw, onStep, preview = onStep !== undefined, signal: _, ...rest } = given(options);
+  const { seed, init, mask, noise, raw, onStep, preview = onStep !== undefined, signal, ...rest } = given(options);
   if (noise !== undefined && !(noise instanceof Float32Array)) throw badInput('`noise` must be a Float32Array of C x h x w values.');
   const checked = Object.entries(rest).map(([name, value]) => [name, plain(value)]);
   return /** @type {import('./contract.js').EngineRequest} */ (given({
@@ -130,6 +130,8 @@ export function toEngineRequest(options) {
     init: picture('init', init),
     mask: picture('mask', mask),
     preview,
+    // Else nothing is read back from the device before the picture.
+    watched: preview || onStep !== undefined || signal !== undefined,
     noise,
     raw,
   }));

@@ -93,6 +93,23 @@ export class Session {
     return /** @type {Extract<FromWorker, { type: 'generated' }>} */ (answer).drawing;
   }
 
+  /**
+   * As `generate`, until it is aborted.
+   *
+   * @param {import('./contract.js').EngineRequest} request
+   * @param {(event: import('./contract.js').EngineStep) => void} onStep
+   * @param {AbortSignal} signal
+   */
+  async draw(request, onStep, signal) {
+    const cancel = () => this.cancel();
+    signal.addEventListener('abort', cancel, { once: true });
+    try {
+      return await this.generate(request, onStep);
+    } finally {
+      signal.removeEventListener('abort', cancel);
+    }
+  }
+
   /** Stops the drawing after the step at hand; its promise then rejects with `aborted`. */
   cancel() {
     this.#send({ type: 'cancel' });

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::shape::{AutoencoderShape, factors, map_per_position};
 use crate::{
     Result,
-    layers::{Activation, Attention, Conv2d, GroupNorm, ResnetBlock2D, ResnetOptions, upsample_nearest_2x},
+    layers::{Activation, Conv2d, GroupNorm, ResnetBlock2D, ResnetOptions, SelfAttention, upsample_nearest_2x},
     values::{Latent, PixelTensor},
     weights::{Config, Params},
 };
@@ -137,7 +137,7 @@ struct MidBlock {
 /// Every position looks at every other, with one head as wide as the feature map is deep.
 struct PixelAttention {
     norm: GroupNorm,
-    attention: Attention,
+    attention: SelfAttention,
 }
 
 struct Output {
@@ -286,7 +286,7 @@ impl PixelAttention {
     fn load(params: &Params, width: usize, config: &AutoencoderKlConfig) -> Result<Self> {
         Ok(Self {
             norm: GroupNorm::load(&params.at("group_norm"), width, config.norm_num_groups, EPS)?,
-            attention: Attention::load(params, width, width, 1, width, true)?,
+            attention: SelfAttention::load(params, width, 1, width, true)?,
         })
     }
 
@@ -295,7 +295,7 @@ impl PixelAttention {
         let [n, c, h, w] = x.dims();
         // [N, C, H, W] -> [N, H * W, C]
         let tokens: Tensor<3> = self.norm.forward(x.clone()).reshape([n, c, h * w]).swap_dims(1, 2);
-        let attended = self.attention.forward(tokens.clone(), tokens, None);
+        let attended = self.attention.forward(tokens, None);
         x + attended.swap_dims(1, 2).reshape([n, c, h, w])
     }
 }

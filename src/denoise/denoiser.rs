@@ -16,19 +16,21 @@ pub struct Condition {
     pub guidance: f32,
     /// Layers that are left out, of networks that can.
     pub skip_layers: Vec<usize>,
-    /// `[1, C', H, W]`, joined to `x_t` along the channels: mask and masked picture of inpainting networks.
-    pub extra: Option<Latent>,
 }
 
 /// A network that predicts, from `x_t` and text, what its schedule steps along.
 pub trait Denoiser {
-    /// `x_t` `[N, C, H, W]` with `condition.extra` already joined, `timesteps` `[N]`. Gives `[N, C, H, W]` or more
-    /// channels, of which those after the latent's are left aside.
+    /// Computes what stays the same from step to step, for latents of height and width `latent`; `timesteps` has one
+    /// for each step.
     ///
     /// # Errors
     /// Where the network cannot take these shapes.
-    fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent>;
+    fn prepare<'a>(&'a self, condition: &Condition, timesteps: &[f32], latent: [usize; 2]) -> Result<Prepared<'a>>;
 
     /// About how many values are in memory at once while it predicts for `n` latents of `h` x `w`, besides its weights.
     fn live_values(&self, n: usize, h: usize, w: usize) -> u64;
 }
+
+/// A network in a run: `x_t` `[N, C, H, W]` and the number of its step, from 0, give `[N, C, H, W]`, or more channels, of
+/// which those after the latent's are left aside. `N` is the condition's.
+pub type Prepared<'a> = Box<dyn Fn(Latent, usize) -> Result<Latent> + 'a>;

@@ -1,8 +1,6 @@
 //! Classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
 
-use burn::tensor::Tensor;
-
-use super::{Condition, Denoiser};
+use super::{Condition, Denoiser, Prepared};
 use crate::{Result, values::Latent};
 
 /// Skip-layer guidance: early in a run, a further call without some layers tells what the prediction is pushed away from
@@ -40,51 +38,63 @@ impl std::str::FromStr for SkipLayers {
     }
 }
 
-/// A prompt's embedding and, where it guides, the negative prompt's: `v_neg + g (v_pos - v_neg)`.
-pub struct Guidance {
+/// A network in a run whose predictions are guided: `v_neg + g (v_pos - v_neg)`.
+pub struct Guidance<'a> {
     scale: f32,
-    condition: Condition,
-    /// With the steps of the run.
-    skip: Option<(SkipLayers, usize)>,
+    network: Prepared<'a>,
+    /// 2 with a negative prompt, or 1.
+    prompts: usize,
+    skip: Option<Skip<'a>>,
 }
 
-impl Guidance {
+/// The network without some layers, for the positive prompt alone.
+struct Skip<'a> {
+    network: Prepared<'a>,
+    layers: SkipLayers,
+    /// Of the run.
+    steps: usize,
+}
+
+impl<'a> Guidance<'a> {
     /// `condition.text` holds the negative prompt's embedding and the positive's (`N` = 2), or the positive's
-    /// alone (`N` = 1), which is then not guided.
-    pub fn new(scale: f32, condition: Condition) -> Self {
-        Self { scale, condition, skip: None }
-    }
-
-    /// Guides by skipped layers, too, in a run of `steps` steps.
-    pub fn with_skip_layers(self, skip: SkipLayers, steps: usize) -> Self {
-        Self { skip: Some((skip, steps)), ..self }
-    }
-
-    /// The guided prediction for one picture, `[1, C, H, W]` in and out; both prompts go through in one batch. `step`
-    /// counts from 0.
+    /// alone (`N` = 1), which is then not guided. `skip` guides by skipped layers, too, in a run of so many steps. The
+    /// rest is as [`Denoiser::prepare`] has it.
     ///
     /// # Errors
     /// Those of the denoiser.
-    pub fn predict(&self, denoiser: &dyn Denoiser, x_t: Latent, timestep: f32, step: usize) -> Result<Latent> {
-        let [_, channels, _, _] = x_t.dims();
-        let x_t = match &self.condition.extra {
-            Some(extra) => Tensor::cat(vec![x_t, extra.clone()], 1),
-            None => x_t,
-        };
-        let [n, _, _] = self.condition.text.hidden.dims();
-        let output = denoiser.predict(x_t.clone().repeat_dim(0, n), &vec![timestep; n], &self.condition)?;
-        // Models that learnt their variance too give it as a second half, which no solver here uses.
-        let output = output.narrow(1, 0, channels);
-        if n == 1 {
-            return Ok(output);
+    pub fn new(
+        denoiser: &'a dyn Denoiser,
+        condition: &Condition,
+        scale: f32,
+        skip: Option<(&SkipLayers, usize)>,
+        timesteps: &[f32],
+        latent: [usize; 2],
+    ) -> Result<Self> {
+        let [prompts, _, _] = condition.text.hidden.dims();
+        let skip = skip.map(|(skip, steps)| {
+            let without =
+                Condition { text: condition.text.last(), skip_layers: skip.layers.clone(), ..condition.clone() };
+            Ok(Skip { network: denoiser.prepare(&without, timesteps, latent)?, layers: skip.clone(), steps })
+        });
+        let network = denoiser.prepare(condition, timesteps, latent)?;
+        Ok(Self { scale, network, prompts, skip: skip.transpose()? })
+    }
+
+    /// The guided prediction for one picture, `[1, C, H, W]` in and out, at a step, from 0; both prompts go through in
+    /// one batch.
+    ///
+    /// # Errors
+    /// Those of the denoiser.
+    pub fn predict(&self, x_t: Latent, step: usize) -> Result<Latent> {
+        if self.prompts == 1 {
+            return (self.network)(x_t, step);
         }
+        let output = (self.network)(x_t.clone().repeat_dim(0, self.prompts), step)?;
         let (negative, positive) = (output.clone().narrow(0, 0, 1), output.narrow(0, 1, 1));
         let guided = negative.clone() + (positive.clone() - negative) * self.scale;
-        let acts = |(skip, steps): &&(SkipLayers, usize)| skip.acts(step, *steps);
-        let Some((skip, _)) = self.skip.as_ref().filter(acts) else { return Ok(guided) };
-        let without =
-            Condition { text: self.condition.text.last(), skip_layers: skip.layers.clone(), ..self.condition.clone() };
-        let skipped = denoiser.predict(x_t, &[timestep], &without)?.narrow(1, 0, channels);
-        Ok(guided + (positive - skipped) * skip.scale)
+        let acts = |skip: &&Skip| skip.layers.acts(step, skip.steps);
+        let Some(skip) = self.skip.as_ref().filter(acts) else { return Ok(guided) };
+        let skipped = (skip.network)(x_t, step)?;
+        Ok(guided + (positive - skipped) * skip.layers.scale)
     }
 }

@@ -8,6 +8,6 @@ mod run;
 pub mod schedule;
 pub mod unet;
 
-pub use denoiser::{Condition, Denoiser};
+pub use denoiser::{Condition, Denoiser, Prepared};
 pub use guidance::{Guidance, SkipLayers};
 pub use run::{Blend, Denoising, FreshNoise, StepOutcome};

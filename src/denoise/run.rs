@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::{
-    Denoiser, Guidance, noise,
+    Guidance, noise,
     schedule::{Mix, Schedule, Term},
 };
 use crate::{Result, values::Latent};
@@ -26,9 +26,9 @@ pub struct Blend {
 
 /// A run in progress: call [`step`](Self::step) until it gives `None`, whenever you like; to cancel, stop calling.
 pub struct Denoising<'a> {
-    denoiser: &'a dyn Denoiser,
-    guidance: &'a Guidance,
+    guidance: &'a Guidance<'a>,
     schedule: &'a Schedule,
+    extra: Option<Latent>,
     fresh: FreshNoise,
     blend: Option<Blend>,
     x_t: Latent,
@@ -55,16 +55,17 @@ pub struct StepOutcome {
 }
 
 impl<'a> Denoising<'a> {
-    /// Starts from `x_t`, `[1, C, H, W]`, in the noise of the schedule's first step.
+    /// Starts from `x_t`, `[1, C, H, W]`, in the noise of the schedule's first step. `extra` `[1, C', H, W]` is joined to
+    /// it along the channels for the network to see: mask and masked picture of those that inpaint.
     pub fn new(
-        denoiser: &'a dyn Denoiser,
-        guidance: &'a Guidance,
+        guidance: &'a Guidance<'a>,
         schedule: &'a Schedule,
         x_t: Latent,
+        extra: Option<Latent>,
         fresh: FreshNoise,
         blend: Option<Blend>,
     ) -> Self {
-        Self { denoiser, guidance, schedule, fresh, blend, x_t, step: 0, past: Vec::new() }
+        Self { guidance, schedule, extra, fresh, blend, x_t, step: 0, past: Vec::new() }
     }
 
     /// The latent as it stands: at first the noise, at last what the autoencoder decodes.
@@ -78,8 +79,11 @@ impl<'a> Denoising<'a> {
     /// Those of the denoiser.
     pub fn step(&mut self) -> Result<Option<StepOutcome>> {
         let Some(step) = self.schedule.steps.get(self.step) else { return Ok(None) };
+        let [_, channels, _, _] = self.x_t.dims();
         let input = scaled(&self.x_t, step.input_scale);
-        let output = self.guidance.predict(self.denoiser, input, step.timestep, self.step)?;
+        let input = self.extra.iter().fold(input, |input, extra| Tensor::cat(vec![input, extra.clone()], 1));
+        // Models that learnt their variance too give it as a second half, which no solver here uses.
+        let output = self.guidance.predict(input, self.step)?.narrow(1, 0, channels);
         let Mix { x, output: o } = step.x_0;
         let x_0 = scaled(&self.x_t, x) + scaled(&output, o);
         let x_0 = step.clip.map_or_else(|| x_0.clone(), |range| x_0.clone().clamp(-range, range));

@@ -1,8 +1,8 @@
 //! Multi-head attention.
 
-use burn::tensor::{Tensor, module, ops::AttentionModuleOptions};
+use burn::tensor::{Device, Tensor, activation, module, ops::AttentionModuleOptions};
 
-use super::{Linear, RmsNorm, Rotary};
+use super::{Linear, RmsNorm, Rotary, linear::laid_out};
 use crate::{
     Result,
     weights::{MAX_PIECE_BYTES, Params},
@@ -11,7 +11,8 @@ use crate::{
 /// Scaled dot-product attention over heads.
 ///
 /// `query` is `[N, Tq, heads * d]`, `key` and `value` are `[N, Tk, heads * d]`; `bias`, if given, is
-/// `[N, 1 or heads, 1 or Tq, Tk]` and is added to the scores. Gives `[N, Tq, heads * d]`.
+/// `[N, 1 or heads, 1 or Tq, Tk]` and is added to the scores, which are multiplied by `scale` before that: the root of
+/// `1 / d` where nothing is said. Gives `[N, Tq, heads * d]`.
 ///
 /// Queries are taken in turns where all scores at once would be larger than any device must allow; the result is the same.
 pub fn multi_head_attention(
@@ -20,41 +21,85 @@ pub fn multi_head_attention(
     value: Tensor<3>,
     heads: usize,
     bias: Option<Tensor<4>>,
-    options: AttentionModuleOptions,
+    scale: Option<f64>,
 ) -> Tensor<3> {
-    let [n, _, dim] = query.dims();
-    let [_, tk, _] = key.dims();
-    // [N, T, heads * d] -> [N, heads, T, d]
-    let split = |x: Tensor<3>| {
-        let [_, t, _] = x.dims();
-        x.reshape([n, t, heads, dim / heads]).swap_dims(1, 2)
-    };
-    let (key, value) = (split(key), split(value));
+    let [query, key, value] = [query, key, value].map(|x| {
+        let [x] = by_head(x, heads);
+        x
+    });
+    attend(query, key, value, bias, scale)
+}
+
+/// The `P` parts of a joined product, each by head: `[N, T, P * heads * d]` gives `[N, heads, T, d]` each.
+fn by_head<const P: usize>(x: Tensor<3>, heads: usize) -> [Tensor<4>; P] {
+    let [n, t, width] = x.dims();
+    let x = x.reshape([n, t, P * heads, width / (P * heads)]).swap_dims(1, 2);
+    std::array::from_fn(|part| x.clone().narrow(1, part * heads, heads))
+}
+
+/// [`multi_head_attention`] for what is split by head already: `[N, heads, T, d]` each.
+fn attend(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    bias: Option<Tensor<4>>,
+    scale: Option<f64>,
+) -> Tensor<3> {
+    let [n, heads, _, d] = query.dims();
+    let [_, _, tk, _] = key.dims();
     let turn = MAX_PIECE_BYTES / size_of::<f32>() / (n * heads * tk).max(1);
     in_turns(query, bias, turn.max(1), |query, bias| {
-        let [_, tq, _] = query.dims();
-        let bias = bias.map(|bias| bias.expand([n, heads, tq, tk]));
-        let out = module::attention(split(query), key.clone(), value.clone(), None, bias, options);
+        let [_, _, tq, _] = query.dims();
+        let out = scaled_dot_product(query, key.clone(), value.clone(), bias, scale);
         // [N, heads, Tq, d] -> [N, Tq, heads * d]
-        out.swap_dims(1, 2).reshape([n, tq, dim])
+        out.swap_dims(1, 2).reshape([n, tq, heads * d])
     })
+}
+
+/// `softmax(Q K^T scale + bias) V` over `[N, heads, T, d]`.
+fn scaled_dot_product(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    bias: Option<Tensor<4>>,
+    scale: Option<f64>,
+) -> Tensor<4> {
+    let [_, _, tq, d] = query.dims();
+    // The CPU device has a loop of its own for all of it. On a GPU burn would take more steps than are needed.
+    if query.device() == Device::flex() {
+        let bias = bias.map(|bias| {
+            let [n, heads, _, tk] = bias.dims();
+            bias.expand([n, heads, tq, tk])
+        });
+        return module::attention(
+            query,
+            key,
+            value,
+            None,
+            bias,
+            AttentionModuleOptions { scale, ..Default::default() },
+        );
+    }
+    let scores = query.matmul(key.transpose()) * scale.unwrap_or((d as f64).sqrt().recip());
+    let scores = bias.into_iter().fold(scores, |scores, bias| scores + bias);
+    activation::softmax(scores, 3).matmul(value)
 }
 
 /// `attend` for at most `turn` queries at a time, each with its part of the bias.
 fn in_turns(
-    query: Tensor<3>,
+    query: Tensor<4>,
     bias: Option<Tensor<4>>,
     turn: usize,
-    attend: impl Fn(Tensor<3>, Option<Tensor<4>>) -> Tensor<3>,
+    attend: impl Fn(Tensor<4>, Option<Tensor<4>>) -> Tensor<3>,
 ) -> Tensor<3> {
-    let [_, tq, _] = query.dims();
+    let [_, _, tq, _] = query.dims();
     if tq <= turn {
         return attend(query, bias);
     }
     let outputs = (0..tq).step_by(turn).map(|start| {
         let length = turn.min(tq - start);
         let bias = bias.clone().map(|bias| if bias.dims()[2] == 1 { bias } else { bias.narrow(2, start, length) });
-        attend(query.clone().narrow(1, start, length), bias)
+        attend(query.clone().narrow(2, start, length), bias)
     });
     Tensor::cat(outputs.collect(), 1)
 }
@@ -70,17 +115,70 @@ pub fn mask_to_bias(mask: Tensor<2>, discard: f32) -> Tensor<4> {
     ((mask * -1.0 + 1.0) * discard).reshape([n, 1, 1, t])
 }
 
-/// diffusers `Attention` with `to_q`, `to_k`, `to_v` and `to_out.0`.
-pub struct Attention {
+/// Tokens that look at each other: query, key and value in one product, and an output projection.
+pub struct SelfAttention {
+    qkv: Linear,
+    out: Linear,
+    heads: usize,
+    scale: Option<f64>,
+}
+
+impl SelfAttention {
+    /// diffusers `Attention`: `to_q`, `to_k`, `to_v`, which have a `bias` or none, and `to_out.0`, which has one. `dim` is
+    /// the tokens' width; inside, `heads * head_dim`.
+    pub fn load(params: &Params, dim: usize, heads: usize, head_dim: usize, bias: bool) -> Result<Self> {
+        Self::load_named(params, ["to_q", "to_k", "to_v", "to_out.0"], dim, heads, head_dim, [bias, true])
+    }
+
+    /// By the names of query, key, value and output; `biases` says whether the first three have one, and the last.
+    pub fn load_named(
+        params: &Params,
+        names: [&str; 4],
+        dim: usize,
+        heads: usize,
+        head_dim: usize,
+        biases: [bool; 2],
+    ) -> Result<Self> {
+        let inner = heads * head_dim;
+        let [query, key, value, out] = names.map(|name| params.at(name));
+        Ok(Self {
+            qkv: Linear::load_joined(&[query, key, value], dim, inner, biases[0])?,
+            out: Linear::load_with(&out, inner, dim, biases[1])?,
+            heads,
+            scale: None,
+        })
+    }
+
+    /// The same with scores multiplied by `scale`.
+    pub fn with_scale(self, scale: f64) -> Self {
+        Self { scale: Some(scale), ..self }
+    }
+
+    /// `x` `[N, T, dim]`, `bias` as in [`multi_head_attention`].
+    pub fn forward(&self, x: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
+        let [query, key, value] = by_head(self.qkv.forward(x), self.heads);
+        self.out.forward(attend(query, key, value, bias, self.scale))
+    }
+}
+
+/// Tokens that look at others (diffusers `Attention` with `to_q`, `to_k`, `to_v` and `to_out.0`). What they look at is
+/// [prepared](Self::prepare) once, where it stays the same from step to step.
+pub struct CrossAttention {
     to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    kv: Linear,
     to_out: Linear,
     heads: usize,
 }
 
-impl Attention {
-    /// `dim` is the query's width, `context_dim` that of keys and values; inside, `heads * head_dim`.
+/// Keys and values of a [`CrossAttention`], `[N, heads, Tk, d]` each, and what is added to the scores.
+pub struct KeysValues {
+    key: Tensor<4>,
+    value: Tensor<4>,
+    bias: Option<Tensor<4>>,
+}
+
+impl CrossAttention {
+    /// `dim` is the query's width, `context_dim` that of what it looks at; inside, `heads * head_dim`.
     /// The output projection always has a bias.
     pub fn load(
         params: &Params,
@@ -93,24 +191,22 @@ impl Attention {
         let inner = heads * head_dim;
         Ok(Self {
             to_q: Linear::load_with(&params.at("to_q"), dim, inner, bias)?,
-            to_k: Linear::load_with(&params.at("to_k"), context_dim, inner, bias)?,
-            to_v: Linear::load_with(&params.at("to_v"), context_dim, inner, bias)?,
+            kv: Linear::load_joined(&[params.at("to_k"), params.at("to_v")], context_dim, inner, bias)?,
             to_out: Linear::load(&params.at("to_out.0"), inner, dim)?,
             heads,
         })
     }
 
-    /// Self-attention where `context` is `x` itself. `x` is `[N, T, dim]`, `context` `[N, Tk, context_dim]`.
-    pub fn forward(&self, x: Tensor<3>, context: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
-        let out = multi_head_attention(
-            self.to_q.forward(x),
-            self.to_k.forward(context.clone()),
-            self.to_v.forward(context),
-            self.heads,
-            bias,
-            AttentionModuleOptions::default(),
-        );
-        self.to_out.forward(out)
+    /// `context` `[N, Tk, context_dim]`; `bias` as in [`multi_head_attention`].
+    pub fn prepare(&self, context: Tensor<3>, bias: Option<Tensor<4>>) -> KeysValues {
+        let [key, value] = by_head(self.kv.forward(context), self.heads).map(laid_out);
+        KeysValues { key, value, bias }
+    }
+
+    /// `x` is `[N, Tq, dim]`.
+    pub fn forward(&self, x: Tensor<3>, KeysValues { key, value, bias }: &KeysValues) -> Tensor<3> {
+        let [query] = by_head(self.to_q.forward(x), self.heads);
+        self.to_out.forward(attend(query, key.clone(), value.clone(), bias.clone(), None))
     }
 }
 
@@ -211,7 +307,7 @@ pub fn joint_attention<const S: usize>(
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::TensorData;
 
     use super::*;
 
@@ -225,8 +321,11 @@ mod tests {
         let (n, heads, tq, tk, dim) = (2, 3, 13, 7, 12);
         let [query, key, value] = [(tq, 0.7), (tk, 0.3), (tk, 1.1)].map(|(t, step)| values([n, t, dim], step));
         for bias in [None, Some(values([n, 1, 1, tk], 0.9)), Some(values([1, heads, tq, tk], 0.4))] {
-            let attend =
-                |query, bias| multi_head_attention(query, key.clone(), value.clone(), heads, bias, Default::default());
+            let [query, key, value] = [&query, &key, &value].map(|x| {
+                let [x] = by_head(x.clone(), heads);
+                x
+            });
+            let attend = |query, bias| super::attend(query, key.clone(), value.clone(), bias, None);
             let whole = attend(query.clone(), bias.clone());
             for turn in [1, 5] {
                 let turns = in_turns(query.clone(), bias.clone(), turn, attend);

@@ -5,13 +5,18 @@ use burn::tensor::{Tensor, module};
 use super::Activation;
 use crate::{
     Error, Result,
-    weights::{Params, Weight},
+    weights::{Params, in_f32},
 };
 
 /// `y = x W^T + b` (`torch.nn.Linear`).
 pub struct Linear {
-    /// `[d_out, d_in]`.
-    weight: Weight<2>,
+    /// Along the outputs; most layers have one.
+    pieces: Vec<Piece>,
+}
+
+struct Piece {
+    /// `[d_in, d_out]`, as the device keeps it: transposed once, where a product would do it at every call.
+    weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 }
 
@@ -21,26 +26,56 @@ impl Linear {
     }
 
     pub fn load_with(params: &Params, d_in: usize, d_out: usize, bias: bool) -> Result<Self> {
-        Ok(Self {
-            weight: params.weight("weight", [d_out, d_in])?,
-            bias: bias.then(|| params.tensor("bias", [d_out])).transpose()?,
-        })
+        Self::load_joined(std::slice::from_ref(params), d_in, d_out, bias)
     }
 
-    /// `[..., d_in] -> [..., d_out]`.
+    /// Layers of equal shape that see the same input, as one product: their outputs stand side by side.
+    pub fn load_joined(layers: &[Params], d_in: usize, d_out: usize, bias: bool) -> Result<Self> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut run: Vec<(Tensor<2>, Option<Tensor<1>>)> = Vec::new();
+        let mut rows_in_run = 0;
+        for params in layers {
+            let weight = params.weight("weight", [d_out, d_in])?;
+            let bias: Option<Tensor<1>> = bias.then(|| params.tensor("bias", [d_out])).transpose()?;
+            let mut start = 0;
+            for rows in weight.into_kept() {
+                let [count, _] = rows.dims();
+                if rows_in_run + count > params.rows_in_a_piece(d_in) && !run.is_empty() {
+                    pieces.push(Piece::join(std::mem::take(&mut run)));
+                    rows_in_run = 0;
+                }
+                rows_in_run += count;
+                run.push((rows, bias.clone().map(|bias| bias.narrow(0, start, count))));
+                start += count;
+            }
+        }
+        pieces.push(Piece::join(run));
+        Ok(Self { pieces })
+    }
+
+    /// `[..., d_in] -> [..., d_out]`, or as many times `d_out` as layers were joined.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let mut start = 0;
-        let mut outputs = self.weight.pieces().map(|rows| {
-            let [d_out, _] = rows.dims();
-            let bias = self.bias.clone().map(|bias| bias.narrow(0, start, d_out));
-            start += d_out;
-            module::linear(x.clone(), rows.transpose(), bias)
-        });
-        match (outputs.next(), outputs.next()) {
-            (Some(whole), None) => whole,
-            (first, second) => Tensor::cat(first.into_iter().chain(second).chain(outputs).collect(), D - 1),
+        let product = |piece: &Piece, x| module::linear(x, in_f32(piece.weight.clone()), piece.bias.clone());
+        match self.pieces.as_slice() {
+            [whole] => product(whole, x),
+            pieces => Tensor::cat(pieces.iter().map(|piece| product(piece, x.clone())).collect(), D - 1),
         }
     }
+}
+
+impl Piece {
+    /// Rows `[d_out, d_in]` with their biases, one below the other.
+    fn join(rows: Vec<(Tensor<2>, Option<Tensor<1>>)>) -> Self {
+        let (rows, biases): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let biases: Option<Vec<_>> = biases.into_iter().collect();
+        Self { weight: laid_out(Tensor::cat(rows, 0).transpose()), bias: biases.map(|biases| Tensor::cat(biases, 0)) }
+    }
+}
+
+/// The same tensor with its values in memory in the order of its dimensions: what is used often is put in order once.
+pub fn laid_out<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let shape = x.dims();
+    x.reshape([shape.iter().product::<usize>()]).reshape(shape)
 }
 
 /// How many values a transformer block holds at once for each of a token's own: three or four times the perceptron's

@@ -10,7 +10,10 @@ mod resnet;
 mod rotary;
 
 pub use activation::Activation;
-pub use attention::{Attention, Stream, StreamNames, joint_attention, live_scores, mask_to_bias, multi_head_attention};
+pub use attention::{
+    CrossAttention, KeysValues, SelfAttention, Stream, StreamNames, joint_attention, live_scores, mask_to_bias,
+    multi_head_attention,
+};
 pub use conv::{Conv2d, resize_nearest, upsample_nearest_2x};
 pub use embedding::{
     Embedding, PositionTable, TimestepEmbedding, sincos_2d, timestep_embedding, timestep_embedding_with,

@@ -118,10 +118,11 @@ impl GroupNorm {
     /// `[N, C, H, W] -> [N, C, H, W]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, c, h, w] = x.dims();
+        let width = c / self.groups * h * w;
+        // A group's values are normalised as a layer norm's are; the ones are what it scales by.
+        let ones = Tensor::ones([width], &x.device());
         // [N, C, H, W] -> [N * groups, C / groups * H * W]
-        let x: Tensor<2> = x.reshape([n * self.groups, c / self.groups * h * w]);
-        let (variance, mean) = x.clone().var_mean_bias(1);
-        let x = (x - mean) / (variance + self.eps).sqrt();
+        let x = module::layer_norm(x.reshape([n * self.groups, width]), ones, None, self.eps);
         let channels = |t: &Tensor<1>| t.clone().reshape([1, c, 1, 1]);
         x.reshape([n, c, h, w]) * channels(&self.weight) + channels(&self.bias)
     }

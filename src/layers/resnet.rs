@@ -56,17 +56,16 @@ impl ResnetBlock2D {
 
     /// `[N, c_in, H, W] -> [N, c_out, H, W]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.run(x, None)
+        self.forward_at(x, None)
     }
 
-    /// As [`forward`](Self::forward), with the activated time embedding `[N, time_dim]`.
-    pub fn forward_at(&self, x: Tensor<4>, time: &Tensor<2>) -> Tensor<4> {
-        // [N, c] -> [N, c, 1, 1]
-        let time = self.time.as_ref().map(|linear| linear.forward(time.clone()).unsqueeze_dims(&[2, 3]));
-        self.run(x, time)
+    /// What the activated time embedding `[steps, time_dim]` comes to in this block: `[steps, c, 1, 1]`.
+    pub fn prepare(&self, time: &Tensor<2>) -> Option<Tensor<4>> {
+        self.time.as_ref().map(|linear| linear.forward(time.clone()).unsqueeze_dims(&[2, 3]))
     }
 
-    fn run(&self, x: Tensor<4>, time: Option<Tensor<4>>) -> Tensor<4> {
+    /// As [`forward`](Self::forward), at `time` `[N or 1, c, 1, 1]`, [prepared](Self::prepare).
+    pub fn forward_at(&self, x: Tensor<4>, time: Option<Tensor<4>>) -> Tensor<4> {
         let act = |x| self.options.activation.forward(x);
         let h = self.conv1.forward(act(self.norm1.forward(x.clone())));
         let h = match time {

@@ -16,7 +16,7 @@ use crate::{
     Result,
     denoise::{Blend, Condition, Denoising, FreshNoise, Guidance, noise},
     pixels,
-    values::{Image, Latent, TextEmbedding, read},
+    values::{Image, Latent, read},
 };
 
 /// The stream of a seed's noise that draws the encoding of an init picture; steps count from 1, the start is 0.
@@ -38,7 +38,15 @@ pub async fn draw(
     let prompt = text.last();
     on_event(Event::Text { tokens: &tokens, embedding: &prompt }).await?;
 
-    let drawing = Drawing { model, request, plan: &plan, text };
+    let model = &*model;
+    let [_, h, w] = model.latent_shape(plan.width, plan.height);
+    let timesteps: Vec<f32> = plan.schedule.steps.iter().map(|step| step.timestep).collect();
+    let (picture, guidance) = ((plan.height, plan.width), plan.guidance);
+    let condition = Condition { text, picture, guidance, skip_layers: Vec::new() };
+    let (denoiser, scale) = (model.network.denoiser.as_ref(), plan.guides.unwrap_or(1.0));
+    let skip = request.skip_layers.as_ref().map(|skip| (skip, plan.steps));
+    let guidance = Guidance::new(denoiser, &condition, scale, skip, &timesteps, [h, w])?;
+    let drawing = Drawing { model, request, plan: &plan, guidance };
     let mut drawn = Generated { warnings: plan.warnings.clone(), ..Default::default() };
     let Some(candidates) = plan.candidates else {
         for image in 0..plan.count {
@@ -72,7 +80,7 @@ struct Drawing<'a> {
     model: &'a Model,
     request: &'a Request,
     plan: &'a Plan,
-    text: TextEmbedding,
+    guidance: Guidance<'a>,
 }
 
 impl Drawing<'_> {
@@ -91,20 +99,8 @@ impl Drawing<'_> {
         let seed = self.seed(image);
         let noise = unit_noise(model, &request.noise, seed, 0, plan);
         let Start { x_t, blend, extra } = start(model, request, &noise, seed, plan);
-        let condition = Condition {
-            text: self.text.clone(),
-            picture: (plan.height, plan.width),
-            guidance: plan.guidance,
-            skip_layers: Vec::new(),
-            extra,
-        };
-        let guidance = Guidance::new(plan.guides.unwrap_or(1.0), condition);
-        let guidance = match &request.skip_layers {
-            Some(skip) => guidance.with_skip_layers(skip.clone(), plan.steps),
-            None => guidance,
-        };
         let fresh = FreshNoise { seed, given: request.step_noise.clone() };
-        let mut run = Denoising::new(model.network.denoiser.as_ref(), &guidance, &plan.schedule, x_t, fresh, blend);
+        let mut run = Denoising::new(&self.guidance, &plan.schedule, x_t, extra, fresh, blend);
         on_event(Event::Start { image, noise: &noise, x_t: run.x_t() }).await?;
         while let Some(outcome) = run.step()? {
             let (step, steps) = (outcome.step, plan.schedule.steps.len());

@@ -50,6 +50,8 @@ pub struct MemoryPlan {
     pub release_text: bool,
     /// How many bytes are wanting all the same.
     pub short_by: u64,
+    /// How many such models the device has room for; 0 as if for any number.
+    pub copies: u64,
     budget: MemoryBudget,
     resident: u64,
 }
@@ -76,6 +78,7 @@ impl MemoryPlan {
             kept,
             release_text,
             short_by: needs.peak(kept, release_text).saturating_sub(budget.bytes),
+            copies: (budget.bytes / needs.peak(kept, release_text).max(1)).max(1),
             budget,
             resident: text + in_memory(needs.other, kept),
         }
@@ -135,6 +138,7 @@ mod tests {
         assert_eq!(plan(799, true), (Kept::F16, true, 0));
         assert_eq!(plan(699, true), (Kept::F16, true, 1));
         assert_eq!(plan(1499, false), (Kept::F32, true, 0));
+        assert_eq!([1499, 3000, 4600].map(|mib| MemoryPlan::new(&NEEDS, budget(mib, true)).copies), [1, 2, 3]);
         assert_eq!(plan(1399, false), (Kept::F32, true, 1));
         assert_eq!(MemoryPlan::new(&NEEDS, MemoryBudget::default()).tile(1 << 15, 512, 512), None);
     }

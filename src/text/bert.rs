@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::batch::batch;
 use crate::{
     Result,
-    layers::{Activation, Embedding, LayerNorm, Linear, mask_to_bias, multi_head_attention},
+    layers::{Activation, Embedding, LayerNorm, Linear, SelfAttention, mask_to_bias},
     values::{TextEmbedding, TokenIds},
     weights::{Config, Params},
 };
@@ -68,10 +68,7 @@ pub struct Bert {
 }
 
 struct Layer {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    attention_out: Linear,
+    attention: SelfAttention,
     attention_norm: LayerNorm,
     intermediate: Linear,
     output: Linear,
@@ -89,11 +86,10 @@ impl Bert {
         let layers = (0..config.num_hidden_layers).map(|i| {
             let layer = params.at(&format!("encoder.layer.{i}"));
             let attention = layer.at("attention");
+            let names = ["self.query", "self.key", "self.value", "output.dense"];
+            let heads = config.num_attention_heads;
             Ok(Layer {
-                query: Linear::load(&attention.at("self.query"), d, d)?,
-                key: Linear::load(&attention.at("self.key"), d, d)?,
-                value: Linear::load(&attention.at("self.value"), d, d)?,
-                attention_out: Linear::load(&attention.at("output.dense"), d, d)?,
+                attention: SelfAttention::load_named(&attention, names, d, heads, d / heads, [true; 2])?,
                 attention_norm: LayerNorm::load(&attention.at("output.LayerNorm"), d, eps)?,
                 intermediate: Linear::load(&layer.at("intermediate.dense"), d, intermediate_size)?,
                 output: Linear::load(&layer.at("output.dense"), intermediate_size, d)?,
@@ -136,15 +132,7 @@ impl Bert {
 impl Layer {
     /// `[N, T, D] -> [N, T, D]`, normalising after each residual.
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>, config: &BertConfig) -> Tensor<3> {
-        let attended = multi_head_attention(
-            self.query.forward(x.clone()),
-            self.key.forward(x.clone()),
-            self.value.forward(x.clone()),
-            config.num_attention_heads,
-            Some(bias),
-            Default::default(),
-        );
-        let x = self.attention_norm.forward(self.attention_out.forward(attended) + x);
+        let x = self.attention_norm.forward(self.attention.forward(x.clone(), Some(bias)) + x);
         let h = config.hidden_act.forward(self.intermediate.forward(x.clone()));
         self.output_norm.forward(self.output.forward(h) + x)
     }

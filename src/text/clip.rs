@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::batch::batch;
 use crate::{
     Result,
-    layers::{Activation, Embedding, LayerNorm, Linear, mask_to_bias, multi_head_attention},
+    layers::{Activation, Embedding, LayerNorm, Linear, SelfAttention, mask_to_bias},
     values::TokenIds,
     weights::{Config, Params},
 };
@@ -90,10 +90,7 @@ pub struct ClipText {
 
 struct Layer {
     norm1: LayerNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
+    attention: SelfAttention,
     norm2: LayerNorm,
     fc1: Linear,
     fc2: Linear,
@@ -107,13 +104,11 @@ impl ClipText {
         let text = params.at("text_model");
         let layers = (0..config.num_hidden_layers).map(|i| {
             let layer = text.at(&format!("encoder.layers.{i}"));
-            let attention = layer.at("self_attn");
+            let names = ["q_proj", "k_proj", "v_proj", "out_proj"];
+            let heads = config.num_attention_heads;
             Ok(Layer {
                 norm1: LayerNorm::load(&layer.at("layer_norm1"), d, eps)?,
-                query: Linear::load(&attention.at("q_proj"), d, d)?,
-                key: Linear::load(&attention.at("k_proj"), d, d)?,
-                value: Linear::load(&attention.at("v_proj"), d, d)?,
-                out: Linear::load(&attention.at("out_proj"), d, d)?,
+                attention: SelfAttention::load_named(&layer.at("self_attn"), names, d, heads, d / heads, [true; 2])?,
                 norm2: LayerNorm::load(&layer.at("layer_norm2"), d, eps)?,
                 fc1: Linear::load(&layer.at("mlp.fc1"), d, intermediate_size)?,
                 fc2: Linear::load(&layer.at("mlp.fc2"), intermediate_size, d)?,
@@ -184,15 +179,7 @@ impl Layer {
     /// `[N, T, D] -> [N, T, D]`.
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>, config: &ClipTextConfig) -> Tensor<3> {
         let h = self.norm1.forward(x.clone());
-        let attended = multi_head_attention(
-            self.query.forward(h.clone()),
-            self.key.forward(h.clone()),
-            self.value.forward(h),
-            config.num_attention_heads,
-            Some(bias),
-            Default::default(),
-        );
-        let x = x + self.out.forward(attended);
+        let x = x + self.attention.forward(h, Some(bias));
         let h = config.hidden_act.forward(self.fc1.forward(self.norm2.forward(x.clone())));
         x + self.fc2.forward(h)
     }

@@ -1,11 +1,11 @@
 //! T5's encoder (transformers `T5EncoderModel`; Raffel et al., arXiv 1910.10683).
 
-use burn::tensor::{Device, Int, Tensor, TensorData, ops::AttentionModuleOptions};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::batch::batch;
 use crate::{
     Result,
-    layers::{Activation, Embedding, Linear, RmsNorm, mask_to_bias, multi_head_attention},
+    layers::{Activation, Embedding, Linear, RmsNorm, SelfAttention, mask_to_bias},
     values::{TextEmbedding, TokenIds},
     weights::{Config, Params},
 };
@@ -77,10 +77,7 @@ pub struct T5 {
 
 struct Block {
     attention_norm: RmsNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
+    attention: SelfAttention,
     norm: RmsNorm,
     wi: Linear,
     gate: Option<Linear>,
@@ -92,7 +89,6 @@ impl T5 {
     /// `BadModel` where a tensor is missing or has another shape than the config says.
     pub fn load(params: &Params, config: T5Config) -> Result<Self> {
         let T5Config { d_model: d, d_ff, layer_norm_epsilon: eps, .. } = config;
-        let inner = config.num_heads * config.d_kv;
         let encoder = params.at("encoder");
         let bias = encoder.at("block.0.layer.0.SelfAttention.relative_attention_bias");
         let blocks = (0..config.num_layers).map(|i| {
@@ -102,10 +98,16 @@ impl T5 {
             let gate = config.gated.then(|| linear(dense.at("DenseReluDense.wi_1"), d, d_ff));
             Ok(Block {
                 attention_norm: RmsNorm::load(&attention.at("layer_norm"), d, eps)?,
-                query: linear(attention.at("SelfAttention.q"), d, inner)?,
-                key: linear(attention.at("SelfAttention.k"), d, inner)?,
-                value: linear(attention.at("SelfAttention.v"), d, inner)?,
-                out: linear(attention.at("SelfAttention.o"), inner, d)?,
+                // T5 does not scale its scores.
+                attention: SelfAttention::load_named(
+                    &attention.at("SelfAttention"),
+                    ["q", "k", "v", "o"],
+                    d,
+                    config.num_heads,
+                    config.d_kv,
+                    [false; 2],
+                )?
+                .with_scale(1.0),
                 norm: RmsNorm::load(&dense.at("layer_norm"), d, eps)?,
                 wi: linear(dense.at(if config.gated { "DenseReluDense.wi_0" } else { "DenseReluDense.wi" }), d, d_ff)?,
                 gate: gate.transpose()?,
@@ -166,16 +168,7 @@ impl Block {
     /// `[N, T, D] -> [N, T, D]`.
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>, config: &T5Config) -> Tensor<3> {
         let h = self.attention_norm.forward(x.clone());
-        let attended = multi_head_attention(
-            self.query.forward(h.clone()),
-            self.key.forward(h.clone()),
-            self.value.forward(h),
-            config.num_heads,
-            Some(bias),
-            // T5 does not scale its scores.
-            AttentionModuleOptions { scale: Some(1.0), ..Default::default() },
-        );
-        let x = x + self.out.forward(attended);
+        let x = x + self.attention.forward(h, Some(bias));
         let h = self.norm.forward(x.clone());
         let activated = config.act.forward(self.wi.forward(h.clone()));
         let widened = match &self.gate {

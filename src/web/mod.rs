@@ -102,6 +102,7 @@ impl Loader {
                 || self.whole.as_ref().is_some_and(|whole| whole.is_optional(SCORER)),
             weights: self.memory.kept.name(),
             releases_text: self.memory.release_text,
+            copies: self.memory.copies,
         };
         Ok(Model { pipeline, info, device: self.device, memory: self.memory, whole: self.whole })
     }
@@ -148,6 +149,7 @@ struct Info {
     chooses: bool,
     weights: &'static str,
     releases_text: bool,
+    copies: u64,
 }
 
 /// What a request holds beside its [options](Request).
@@ -157,6 +159,9 @@ struct JsRequest {
     mask: Option<JsImage>,
     #[serde(default)]
     preview: bool,
+    /// Somebody sees the steps or may cancel between them.
+    #[serde(default)]
+    watched: bool,
     #[serde(default, with = "serde_wasm_bindgen::preserve")]
     noise: JsValue,
     #[serde(default)]
@@ -269,12 +274,14 @@ impl Model {
     pub async fn generate(&mut self, request: JsValue, on_step: Function) -> Thrown<JsValue> {
         let mut options = Request::read(serde_wasm_bindgen::Deserializer::from(request.clone()))?;
         let request: JsRequest = from_js(request)?;
-        let JsRequest { preview: wants_preview, raw: wants_raw, .. } = request;
+        let JsRequest { preview: wants_preview, raw: wants_raw, watched, .. } = request;
         options.init = request.init.map(|init| init.read("init")).transpose()?;
         options.mask = request.mask.map(|mask| mask.read("mask")).transpose()?;
         options.noise = request.noise.dyn_into::<Float32Array>().ok().map(|noise| noise.to_vec());
         let (seed, request) = (options.seed, options);
         let mut timings = Timings::default();
+        // What the device may still be computing while the next step is told to it.
+        let mut ahead: Option<Tensor<4>> = None;
         let mut raw = Vec::new();
         let mut last_step = 0;
         let mut since = js_sys::Date::now();
@@ -288,12 +295,16 @@ impl Model {
                 self.device.check_alive()?;
                 match event {
                     Event::Text { embedding, .. } => {
-                        settle(embedding.hidden.clone()).await?;
+                        if watched {
+                            settle(embedding.hidden.clone()).await?;
+                        }
                         timings.text_ms += lap();
                     }
                     Event::Start { .. } => timings.decode_ms += lap(),
                     Event::Step { image, count, step, steps, x_t, preview } => {
-                        settle(x_t.clone()).await?;
+                        if let Some(before) = ahead.replace(x_t.clone()).filter(|_| watched) {
+                            settle(before).await?;
+                        }
                         let preview = if wants_preview { Some(preview.image().await?) } else { None };
                         last_step = steps;
                         tell(&on_step, [image, count, step, steps], preview, None).await?;
@@ -339,7 +350,7 @@ impl Model {
     }
 }
 
-/// Waits until the device has computed `tensor`, so that progress and cancelling mean what they say.
+/// Waits until the device has computed `tensor`, so that it is at most one step behind what is told, and cancelled soon.
 async fn settle<const D: usize>(tensor: Tensor<D>) -> Result<()> {
     read(tensor).await.map(drop)
 }

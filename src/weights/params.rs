@@ -105,7 +105,8 @@ impl Tensors {
     /// [`canonical`](super::canonical).
     pub fn insert(&self, name: &str, shape: &[usize], values: Vec<f32>) {
         debug_assert_eq!(values.len(), shape.iter().product::<usize>());
-        let piece = self.rows_in_a_piece(shape) * matrix(shape).1;
+        let (_, columns) = matrix(shape);
+        let piece = self.rows_in_a_piece(columns) * columns;
         let pieces = match values.len() <= piece {
             true => vec![self.upload(shape, values)],
             false => values.chunks(piece).map(|rows| self.upload(shape, rows.to_vec())).collect(),
@@ -128,7 +129,8 @@ impl Tensors {
     /// As [`insert`](Self::insert), for whole rows that are on the device already, in order; small ones are joined.
     pub(super) fn insert_pieces(&self, name: &str, shape: &[usize], uploaded: Vec<Tensor<1>>) {
         let Source::Loaded(map) = &self.source else { return };
-        let most = self.rows_in_a_piece(shape) * matrix(shape).1;
+        let (_, columns) = matrix(shape);
+        let most = self.rows_in_a_piece(columns) * columns;
         let mut pieces: Vec<Tensor<1>> = Vec::new();
         let mut run: Vec<Tensor<1>> = Vec::new();
         let mut values = 0;
@@ -146,8 +148,7 @@ impl Tensors {
     }
 
     /// At least one, however long it is.
-    fn rows_in_a_piece(&self, shape: &[usize]) -> usize {
-        let (_, columns) = matrix(shape);
+    fn rows_in_a_piece(&self, columns: usize) -> usize {
         (self.max_piece / size_of::<f32>() / columns.max(1)).max(1)
     }
 
@@ -193,9 +194,20 @@ impl<const D: usize> Weight<D> {
             _ => Tensor::cat(self.pieces().collect(), 0),
         }
     }
+
+    /// The same with another layout of each piece.
+    pub fn map(self, layout: impl Fn(Tensor<D>) -> Tensor<D>) -> Self {
+        Self { pieces: self.pieces.into_iter().map(layout).collect() }
+    }
+
+    /// The pieces as the device keeps them, for layers that want another layout; [`in_f32`] widens them again.
+    pub fn into_kept(self) -> Vec<Tensor<D>> {
+        self.pieces
+    }
 }
 
-fn in_f32<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+/// What is kept narrower, widened for a product.
+pub fn in_f32<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     if tensor.dtype() == DType::F32 { tensor } else { tensor.cast(DType::F32) }
 }
 
@@ -219,6 +231,11 @@ impl Params<'_> {
 
     pub fn device(&self) -> &Device {
         &self.tensors.device
+    }
+
+    /// How many rows of `columns` values make a piece, at most; at least one.
+    pub fn rows_in_a_piece(&self, columns: usize) -> usize {
+        self.tensors.rows_in_a_piece(columns)
     }
 
     /// Takes the tensor `name` (below the prefix) of exactly `shape`, in f32.

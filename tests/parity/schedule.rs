@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use inkbloom::{
     Result,
     denoise::{
-        Blend, Condition, Denoiser, Denoising, FreshNoise, Guidance,
+        Blend, Condition, Denoiser, Denoising, FreshNoise, Guidance, Prepared,
         schedule::{Churn, Grid, Host, Repair, Run, Schedule, Scheduler, from_config, instead},
     },
     values::{Latent, TextEmbedding},
@@ -31,8 +31,9 @@ struct Fake {
 }
 
 impl Denoiser for Fake {
-    fn predict(&self, x_t: Latent, timesteps: &[f32], _: &Condition) -> Result<Latent> {
-        Ok(x_t * 0.3 + (self.per_timestep * timesteps[0] + self.constant))
+    fn prepare<'a>(&'a self, _: &Condition, timesteps: &[f32], _: [usize; 2]) -> Result<Prepared<'a>> {
+        let timesteps = timesteps.to_vec();
+        Ok(Box::new(move |x_t, step| Ok(x_t * 0.3 + (self.per_timestep * timesteps[step] + self.constant))))
     }
 
     fn live_values(&self, _: usize, _: usize, _: usize) -> u64 {
@@ -58,11 +59,12 @@ fn trajectory(
 ) -> Vec<Vec<f32>> {
     let hidden = Tensor::zeros([1, 1, 1], &Device::flex());
     let text = TextEmbedding { hidden, attention_mask: None, pooled: None };
-    let guidance =
-        Guidance::new(1.0, Condition { text, picture: (16, 24), guidance: 1.0, extra: None, skip_layers: Vec::new() });
+    let condition = Condition { text, picture: (16, 24), guidance: 1.0, skip_layers: Vec::new() };
+    let timesteps: Vec<f32> = schedule.steps.iter().map(|step| step.timestep).collect();
+    let guidance = Guidance::new(fake, &condition, 1.0, None, &timesteps, [2, 3]).unwrap();
     let mut xs = vec![start.clone()];
     let fresh = FreshNoise { seed: 0, given: noise };
-    let mut run = Denoising::new(fake, &guidance, schedule, latent(start), fresh, blend);
+    let mut run = Denoising::new(&guidance, schedule, latent(start), None, fresh, blend);
     while let Some(outcome) = run.step().unwrap() {
         xs.push(numbers(outcome.x_t));
     }

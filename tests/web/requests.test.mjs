@@ -34,10 +34,10 @@ describe('requests', () => {
   it('keep only what was given, and always have a seed', () => {
     const { seed, ...rest } = toEngineRequest({ prompt: 'a red apple' });
     assert.match(String(seed), /^\d{1,10}$/);
-    assert.deepEqual(rest, { prompt: 'a red apple', preview: false });
+    assert.deepEqual(rest, { prompt: 'a red apple', preview: false, watched: false });
     assert.deepEqual(
       toEngineRequest({ prompt: 'x', negativePrompt: 'y', seed: 1, steps: 4, guidance: 1, eta: 0.5, width: 64, height: 32, count: 2, onStep() {} }),
-      { prompt: 'x', negativePrompt: 'y', seed: '1', steps: 4, guidance: 1, eta: 0.5, width: 64, height: 32, count: 2, preview: true },
+      { prompt: 'x', negativePrompt: 'y', seed: '1', steps: 4, guidance: 1, eta: 0.5, width: 64, height: 32, count: 2, preview: true, watched: true },
     );
   });
 
@@ -46,7 +46,7 @@ describe('requests', () => {
     const nulls = Object.fromEntries(names.map((name) => [name, null]));
     const { seed, ...rest } = toEngineRequest(/** @type {any} */ ({ prompt: 'x', ...nulls }));
     assert.match(String(seed), /^\d{1,10}$/);
-    assert.deepEqual(rest, { prompt: 'x', preview: false });
+    assert.deepEqual(rest, { prompt: 'x', preview: false, watched: false });
   });
 
   it('need no prompt where a picture says what to draw', () => {
@@ -60,7 +60,7 @@ describe('requests', () => {
   it('leave options to the core, as something that can cross to it', () => {
     const { seed, ...rest } = toEngineRequest(/** @type {any} */ ({ prompt: 7, steps: '4', guidance: NaN, count: [2], scheduler() {}, unknown: true }));
     assert.match(String(seed), /^\d{1,10}$/);
-    assert.deepEqual({ ...rest, scheduler: typeof rest.scheduler }, { prompt: 7, steps: '4', guidance: 'NaN', count: '2', scheduler: 'string', unknown: true, preview: false });
+    assert.deepEqual({ ...rest, scheduler: typeof rest.scheduler }, { prompt: 7, steps: '4', guidance: 'NaN', count: '2', scheduler: 'string', unknown: true, preview: false, watched: false });
     structuredClone(rest);
   });
 

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use super::joint::{BlockOptions, JointBlock, NORM_EPS, TimeTextEmbedding, live_values, text_of};
 use crate::{
     Error, Result,
-    denoise::{Condition, Denoiser},
+    denoise::{Condition, Denoiser, Prepared},
     layers::{
         Activation, AdaLayerNormContinuous, LayerNorm, Linear, Modulation, Rotary, Stream, StreamNames,
         joint_attention, modulate,
@@ -149,35 +149,52 @@ impl Flux {
     /// # Errors
     /// `BadInput` where `H` or `W` is odd; `BadModel` where the text embedding has other widths than the transformer.
     pub fn forward(&self, x_t: Latent, timesteps: &[f32], text: &TextEmbedding, guidance: f32) -> Result<Latent> {
-        let [n, channels, height, width] = x_t.dims();
+        let [_, _, height, width] = x_t.dims();
+        self.run(timesteps, timesteps.len(), text, guidance, [height, width])?(x_t, 0)
+    }
+
+    /// Prepares steps of `rows` timesteps each for latents of this height and width.
+    fn run(
+        &self,
+        timesteps: &[f32],
+        rows: usize,
+        text: &TextEmbedding,
+        guidance: f32,
+        [height, width]: [usize; 2],
+    ) -> Result<Prepared<'_>> {
         if !height.is_multiple_of(PATCH) || !width.is_multiple_of(PATCH) {
             return Err(Error::bad_input(format!(
                 "the latent is {width} x {height}; the transformer needs multiples of {PATCH}"
             )));
         }
-        let (h, w) = (height / PATCH, width / PATCH);
+        let (d, h, w) = (self.config.dim(), height / PATCH, width / PATCH);
         let widths = [self.config.joint_attention_dim, self.config.pooled_projection_dim];
         let (hidden, pooled) = text_of(text, widths, &self.config.file)?;
         let [_, text_tokens, _] = hidden.dims();
-
-        // [N, C, H, W] -> [N, C, h, 2, w, 2] -> [N, h, w, C, 2, 2] -> [N, h * w, C * 4]
-        let x: Tensor<6> = x_t.reshape([n, channels, h, PATCH, w, PATCH]).permute([0, 2, 4, 1, 3, 5]);
-        let mut image = self.embed.forward(x.reshape([n, h * w, channels * PATCH * PATCH]));
-        let time = self.time_text.forward(timesteps, guidance * THOUSAND, pooled);
-        let rotary = self.rotary(text_tokens, h, w, &image.device());
-        let mut text = self.context.forward(hidden);
-        for block in &self.blocks {
-            (text, image) = block.forward(text, image, &time, Some(&rotary));
-        }
-        let mut x = Tensor::cat(vec![text, image], 1);
-        for block in &self.single_blocks {
-            x = block.forward(x, &time, &rotary);
-        }
-        let x = self.proj_out.forward(self.norm_out.forward(x.narrow(1, text_tokens, h * w), &time));
-        let [_, c] = self.config.latent_channels();
-        // [N, h * w, C * 4] -> [N, h, w, C, 2, 2] -> [N, C, h, 2, w, 2] -> [N, C, H, W]
-        let x: Tensor<6> = x.reshape([n, h, w, c, PATCH, PATCH]).permute([0, 3, 1, 4, 2, 5]);
-        Ok(x.reshape([n, c, height, width]))
+        let rotary = self.rotary(text_tokens, h, w, &hidden.device());
+        // [steps, N, D]
+        let times = self.time_text.forward(timesteps, rows, guidance * THOUSAND, pooled);
+        let text = self.context.forward(hidden);
+        Ok(Box::new(move |x_t, step| {
+            let [n, channels, _, _] = x_t.dims();
+            let time = times.clone().narrow(0, step, 1).reshape([n, d]);
+            // [N, C, H, W] -> [N, C, h, 2, w, 2] -> [N, h, w, C, 2, 2] -> [N, h * w, C * 4]
+            let x: Tensor<6> = x_t.reshape([n, channels, h, PATCH, w, PATCH]).permute([0, 2, 4, 1, 3, 5]);
+            let mut image = self.embed.forward(x.reshape([n, h * w, channels * PATCH * PATCH]));
+            let mut text = text.clone();
+            for block in &self.blocks {
+                (text, image) = block.forward(text, image, &time, Some(&rotary));
+            }
+            let mut x = Tensor::cat(vec![text, image], 1);
+            for block in &self.single_blocks {
+                x = block.forward(x, &time, &rotary);
+            }
+            let x = self.proj_out.forward(self.norm_out.forward(x.narrow(1, text_tokens, h * w), &time));
+            let [_, c] = self.config.latent_channels();
+            // [N, h * w, C * 4] -> [N, h, w, C, 2, 2] -> [N, C, h, 2, w, 2] -> [N, C, H, W]
+            let x: Tensor<6> = x.reshape([n, h, w, c, PATCH, PATCH]).permute([0, 3, 1, 4, 2, 5]);
+            Ok(x.reshape([n, c, height, width]))
+        }))
     }
 
     /// Text stands at the origin, and each patch at its row and column.
@@ -212,8 +229,8 @@ impl SingleBlock {
 }
 
 impl Denoiser for Flux {
-    fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent> {
-        self.forward(x_t, timesteps, &condition.text, condition.guidance)
+    fn prepare<'a>(&'a self, condition: &Condition, timesteps: &[f32], latent: [usize; 2]) -> Result<Prepared<'a>> {
+        self.run(timesteps, 1, &condition.text, condition.guidance, latent)
     }
 
     fn live_values(&self, n: usize, h: usize, w: usize) -> u64 {

@@ -38,14 +38,16 @@ impl TimeTextEmbedding {
         })
     }
 
-    /// `timesteps` `[N]` and the guidance are both in thousandths, `pooled` is `[N, pooled_dim]`. Gives `[N, D]`.
-    pub fn forward(&self, timesteps: &[f32], guidance: f32, pooled: Tensor<2>) -> Tensor<2> {
+    /// `timesteps` and the guidance are both in thousandths; each step has `rows` timesteps: one for all pictures of the
+    /// batch, or one for each. `pooled` is `[N, pooled_dim]`. Gives `[steps, N, D]`.
+    pub fn forward(&self, timesteps: &[f32], rows: usize, guidance: f32, pooled: Tensor<2>) -> Tensor<3> {
         let features = |values: &[f32]| timestep_embedding(values, TIME_FEATURES, &pooled.device());
         let mut time = self.time.forward(features(timesteps));
         if let Some(embedder) = &self.guidance {
-            time = time + embedder.forward(features(&vec![guidance; timesteps.len()]));
+            time = time + embedder.forward(features(&[guidance]));
         }
-        time + self.text.forward(pooled)
+        let [_, d] = time.dims();
+        time.reshape([timesteps.len() / rows, rows, d]) + self.text.forward(pooled).unsqueeze()
     }
 }
 

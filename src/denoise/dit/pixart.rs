@@ -1,14 +1,14 @@
 //! The Diffusion Transformer of PixArt-alpha and -sigma (diffusers `PixArtTransformer2DModel`;
 //! Chen et al., arXiv 2310.00426).
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{
     Error, Result,
-    denoise::{Condition, Denoiser},
+    denoise::{Condition, Denoiser, Prepared},
     layers::{
-        Activation, Attention, Conv2d, FeedForward, LIVE_WIDTHS, LayerNorm, Linear, TimestepEmbedding, live_scores,
-        mask_to_bias, modulate, sincos_2d, timestep_embedding,
+        Activation, Conv2d, CrossAttention, FeedForward, KeysValues, LIVE_WIDTHS, LayerNorm, Linear, SelfAttention,
+        TimestepEmbedding, live_scores, mask_to_bias, sincos_2d, timestep_embedding,
     },
     values::{Latent, TextEmbedding},
     weights::{Config, Params},
@@ -120,21 +120,37 @@ pub struct PixArt {
     adaln: Linear,
     caption: Option<[Linear; 2]>,
     blocks: Vec<Block>,
+    /// `[layers, 1, 6, D]`, by block: shift, scale and gate of attention, then of the perceptron. Scales have their 1.
+    tables: Tensor<4>,
     norm_out: LayerNorm,
-    /// `[1, 2, D]`: shift, scale.
-    scale_shift_table: Tensor<3>,
+    /// `[1, 2, D]`: shift and scale, which has its 1.
+    table_out: Tensor<3>,
     proj_out: Linear,
     config: PixArtConfig,
 }
 
 struct Block {
     norm1: LayerNorm,
-    attn1: Attention,
-    attn2: Option<Attention>,
+    attn1: SelfAttention,
+    attn2: Option<CrossAttention>,
     norm2: LayerNorm,
     ff: FeedForward,
-    /// `[1, 6, D]`: shift, scale and gate of attention, then of the perceptron.
-    scale_shift_table: Tensor<3>,
+}
+
+/// A run: what stays the same from step to step, computed.
+struct Run<'a> {
+    model: &'a PixArt,
+    /// `[1, h * w, D]`.
+    positions: Tensor<3>,
+    /// `[steps * rows, 6, D]`, what time adds to the tables, and `[steps * rows, 2, D]`, the last table with its time.
+    modulation: Tensor<3>,
+    modulation_out: Tensor<3>,
+    /// Of each block's cross-attention.
+    keys_values: Vec<Option<KeysValues>>,
+    /// How many timesteps a step has: one for all pictures of the batch, or one for each.
+    rows: usize,
+    /// Height and width in patches.
+    grid: [usize; 2],
 }
 
 impl PixArt {
@@ -155,16 +171,22 @@ impl PixArt {
         });
         let blocks =
             (0..config.num_layers).map(|i| Block::load(&params.at(&format!("transformer_blocks.{i}")), &config));
-        let p = config.patch_size;
+        let (p, device) = (config.patch_size, params.device());
+        // In the order in which bundles store them.
+        let patch = Conv2d::load_with(&params.at("pos_embed.proj"), config.in_channels, d, p, p, [0, 0], true)?;
+        let time = TimestepEmbedding::load(&adaln.at("emb.timestep_embedder"), TIME_FEATURES, d)?;
+        let adaln = Linear::load(&adaln.at("linear"), d, 6 * d)?;
+        let (blocks, tables): (Vec<_>, Vec<_>) = blocks.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         Ok(Self {
-            patch: Conv2d::load_with(&params.at("pos_embed.proj"), config.in_channels, d, p, p, [0, 0], true)?,
-            time: TimestepEmbedding::load(&adaln.at("emb.timestep_embedder"), TIME_FEATURES, d)?,
+            patch,
+            time,
             size: size.transpose()?,
-            adaln: Linear::load(&adaln.at("linear"), d, 6 * d)?,
+            adaln,
             caption: caption.transpose()?,
-            blocks: blocks.collect::<Result<_>>()?,
+            tables: with_ones(Tensor::stack(tables, 0), [0.0, 1.0, 0.0, 0.0, 1.0, 0.0], device).unsqueeze_dim(1),
+            blocks,
             norm_out: LayerNorm::plain(params, d, NORM_OUT_EPS),
-            scale_shift_table: params.tensor("scale_shift_table", [2, d])?.unsqueeze(),
+            table_out: with_ones(params.tensor::<2>("scale_shift_table", [2, d])?.unsqueeze(), [0.0, 1.0], device),
             proj_out: Linear::load(&params.at("proj_out"), d, p * p * config.out_channels)?,
             config,
         })
@@ -188,7 +210,19 @@ impl PixArt {
         text: &TextEmbedding,
         picture: (usize, usize),
     ) -> Result<Latent> {
-        let [n, _, height, width] = x_t.dims();
+        let [_, _, height, width] = x_t.dims();
+        Ok(self.run(timesteps, timesteps.len(), text, picture, [height, width])?.predict(x_t, 0))
+    }
+
+    /// Prepares steps of `rows` timesteps each for latents of height and width `latent`.
+    fn run(
+        &self,
+        timesteps: &[f32],
+        rows: usize,
+        text: &TextEmbedding,
+        picture: (usize, usize),
+        [height, width]: [usize; 2],
+    ) -> Result<Run<'_>> {
         let p = self.config.patch_size;
         if !height.is_multiple_of(p) || !width.is_multiple_of(p) {
             return Err(Error::bad_input(format!(
@@ -203,88 +237,113 @@ impl PixArt {
                 self.config.text_dim()
             )));
         }
-        let device = x_t.device();
+        let device = text.hidden.device();
         let (d, h, w) = (self.config.dim(), height / p, width / p);
+        let features = |values: &[f32]| timestep_embedding(values, TIME_FEATURES, &device);
 
-        // [N, C, H, W] -> [N, D, h, w] -> [N, h * w, D]
-        let x: Tensor<3> = self.patch.forward(x_t).reshape([n, d, h * w]).swap_dims(1, 2);
-        let base_size = self.config.sample_size / p;
-        let mut x = x + sincos_2d(d, h, w, base_size, self.config.interpolation_scale, &device);
-
-        let mut time = self.time.forward(timestep_embedding(timesteps, TIME_FEATURES, &device));
+        // [steps * rows, D]
+        let mut time = self.time.forward(features(timesteps));
         if let Some([resolution, aspect_ratio]) = &self.size {
             let (ph, pw) = (picture.0 as f32, picture.1 as f32);
-            let resolution = resolution.forward(timestep_embedding(&[ph, pw], TIME_FEATURES, &device));
-            let aspect_ratio = aspect_ratio.forward(timestep_embedding(&[ph / pw], TIME_FEATURES, &device));
+            let resolution = resolution.forward(features(&[ph, pw]));
+            let aspect_ratio = aspect_ratio.forward(features(&[ph / pw]));
             // [2, D / 3] -> [1, 2 D / 3], then the ratio's third; the same for every picture of the batch.
             time = time + Tensor::cat(vec![resolution.reshape([1, 2 * (d / 3)]), aspect_ratio], 1);
         }
-        let modulation: Tensor<3> = self.adaln.forward(Activation::Silu.forward(time.clone())).reshape([n, 6, d]);
+        let modulation = self.adaln.forward(Activation::Silu.forward(time.clone()));
 
         let mut context = text.hidden.clone();
         if let Some([linear_1, linear_2]) = &self.caption {
             context = linear_2.forward(Activation::GeluTanh.forward(linear_1.forward(context)));
         }
         let bias = text.attention_mask.clone().map(|mask| mask_to_bias(mask, -10000.0));
+        let prepare = |attention: &CrossAttention| attention.prepare(context.clone(), bias.clone());
 
-        for block in &self.blocks {
-            x = block.forward(x, &context, bias.as_ref(), &modulation);
-        }
-
-        let table = self.scale_shift_table.clone() + time.reshape([n, 1, d]);
-        let (shift, scale) = (table.clone().narrow(1, 0, 1), table.narrow(1, 1, 1));
-        let x = self.proj_out.forward(modulate(self.norm_out.forward(x), shift, scale));
-        // [N, h * w, p * p * C] -> [N, h, w, p, p, C] -> [N, C, h, p, w, p] -> [N, C, H, W]
-        let c = self.config.out_channels;
-        Ok(x.reshape([n, h, w, p, p, c]).permute([0, 5, 1, 3, 2, 4]).reshape([n, c, height, width]))
+        Ok(Run {
+            model: self,
+            positions: sincos_2d(d, h, w, self.config.sample_size / p, self.config.interpolation_scale, &device),
+            modulation: modulation.reshape([timesteps.len(), 6, d]),
+            modulation_out: self.table_out.clone() + time.unsqueeze_dim(1),
+            keys_values: self.blocks.iter().map(|block| block.attn2.as_ref().map(prepare)).collect(),
+            rows,
+            grid: [h, w],
+        })
     }
 }
 
+impl Run<'_> {
+    /// `[N, in_channels, H, W]` at a step gives `[N, out_channels, H, W]`.
+    fn predict(&self, x_t: Latent, step: usize) -> Latent {
+        let PixArt { blocks, patch, norm_out, proj_out, tables, config, .. } = self.model;
+        let ([n, _, height, width], [h, w]) = (x_t.dims(), self.grid);
+        let (d, p, c) = (config.dim(), config.patch_size, config.out_channels);
+        let of_step = |table: &Tensor<3>| table.clone().narrow(0, step * self.rows, self.rows);
+
+        // [N, C, H, W] -> [N, D, h, w] -> [N, h * w, D]
+        let x: Tensor<3> = patch.forward(x_t).reshape([n, d, h * w]).swap_dims(1, 2);
+        let mut x = x + self.positions.clone();
+
+        // [layers, rows, 6, D]
+        let tables = tables.clone() + of_step(&self.modulation).unsqueeze();
+        for (i, (block, keys_values)) in blocks.iter().zip(&self.keys_values).enumerate() {
+            // [rows, 1, D]
+            let part = |part| tables.clone().narrow(0, i, 1).narrow(2, part, 1).reshape([self.rows, 1, d]);
+            x = block.forward(x, keys_values.as_ref(), std::array::from_fn(part));
+        }
+
+        let table = of_step(&self.modulation_out);
+        let (shift, scale) = (table.clone().narrow(1, 0, 1), table.narrow(1, 1, 1));
+        let x = proj_out.forward(norm_out.forward(x) * scale + shift);
+        // [N, h * w, p * p * C] -> [N, h, w, p, p, C] -> [N, C, h, p, w, p] -> [N, C, H, W]
+        x.reshape([n, h, w, p, p, c]).permute([0, 5, 1, 3, 2, 4]).reshape([n, c, height, width])
+    }
+}
+
+/// Adds `ones` `[P]` to the parts of tables `[L, P, D]`: a scale is 1 and something.
+fn with_ones<const P: usize>(tables: Tensor<3>, ones: [f32; P], device: &Device) -> Tensor<3> {
+    tables + Tensor::from_data(TensorData::new(ones.to_vec(), [1, P, 1]), device)
+}
+
 impl Block {
-    fn load(params: &Params, config: &PixArtConfig) -> Result<Self> {
+    /// The block and its `[6, D]` table.
+    fn load(params: &Params, config: &PixArtConfig) -> Result<(Self, Tensor<2>)> {
         let d = config.dim();
         let (heads, head_dim, bias) = (config.num_attention_heads, config.attention_head_dim, config.attention_bias);
         let norm = |name: &str| match config.norm_elementwise_affine {
             true => LayerNorm::load(&params.at(name), d, config.norm_eps),
             false => Ok(LayerNorm::plain(params, d, config.norm_eps)),
         };
-        let cross =
-            config.cross_attention_dim.map(|dim| Attention::load(&params.at("attn2"), d, dim, heads, head_dim, bias));
-        Ok(Self {
+        let cross = config
+            .cross_attention_dim
+            .map(|dim| CrossAttention::load(&params.at("attn2"), d, dim, heads, head_dim, bias));
+        let block = Self {
             norm1: norm("norm1")?,
-            attn1: Attention::load(&params.at("attn1"), d, d, heads, head_dim, bias)?,
+            attn1: SelfAttention::load(&params.at("attn1"), d, heads, head_dim, bias)?,
             attn2: cross.transpose()?,
             norm2: norm("norm2")?,
             ff: FeedForward::load(&params.at("ff"), d, &config.activation_fn, &config.file)?,
-            scale_shift_table: params.tensor("scale_shift_table", [6, d])?.unsqueeze(),
-        })
+        };
+        Ok((block, params.tensor("scale_shift_table", [6, d])?))
     }
 
-    /// `x` `[N, T, D]`, `context` `[N, Tk, cross_attention_dim]`, `bias` `[N, 1, 1, Tk]`, `modulation` `[N, 6, D]`.
-    fn forward(
-        &self,
-        x: Tensor<3>,
-        context: &Tensor<3>,
-        bias: Option<&Tensor<4>>,
-        modulation: &Tensor<3>,
-    ) -> Tensor<3> {
-        let table = self.scale_shift_table.clone() + modulation.clone();
-        // [N, 6, D] -> [N, 1, D]
-        let part = |i| table.clone().narrow(1, i, 1);
-        let h = modulate(self.norm1.forward(x.clone()), part(0), part(1));
-        let mut x = x + self.attn1.forward(h.clone(), h, None) * part(2);
-        if let Some(attn2) = &self.attn2 {
+    /// `x` `[N, T, D]` under `[N or 1, 1, D]` shift, scale and gate of attention, then of the perceptron.
+    fn forward(&self, x: Tensor<3>, keys_values: Option<&KeysValues>, table: [Tensor<3>; 6]) -> Tensor<3> {
+        let [shift1, scale1, gate1, shift2, scale2, gate2] = table;
+        let h = self.norm1.forward(x.clone()) * scale1 + shift1;
+        let mut x = x + self.attn1.forward(h, None) * gate1;
+        if let (Some(attn2), Some(keys_values)) = (&self.attn2, keys_values) {
             // PixArt does not normalise before cross-attention.
-            x = x.clone() + attn2.forward(x, context.clone(), bias.cloned());
+            x = x.clone() + attn2.forward(x, keys_values);
         }
-        let h = modulate(self.norm2.forward(x.clone()), part(3), part(4));
-        x + self.ff.forward(h) * part(5)
+        let h = self.norm2.forward(x.clone()) * scale2 + shift2;
+        x + self.ff.forward(h) * gate2
     }
 }
 
 impl Denoiser for PixArt {
-    fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent> {
-        self.forward(x_t, timesteps, &condition.text, condition.picture)
+    fn prepare<'a>(&'a self, condition: &Condition, timesteps: &[f32], latent: [usize; 2]) -> Result<Prepared<'a>> {
+        let run = self.run(timesteps, 1, &condition.text, condition.picture, latent)?;
+        Ok(Box::new(move |x_t, step| Ok(run.predict(x_t, step))))
     }
 
     fn live_values(&self, n: usize, h: usize, w: usize) -> u64 {

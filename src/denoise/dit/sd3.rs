@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use super::joint::{BlockOptions, JointBlock, NORM_EPS, TimeTextEmbedding, live_values, text_of};
 use crate::{
     Error, Result,
-    denoise::{Condition, Denoiser},
+    denoise::{Condition, Denoiser, Prepared},
     layers::{AdaLayerNormContinuous, Conv2d, Linear, PositionTable},
     values::{Latent, TextEmbedding},
     weights::{Config, Params},
@@ -129,7 +129,19 @@ impl Sd3 {
     /// `BadInput` where `H` or `W` is not a multiple of the patch or beyond the table of positions, or where there is no
     /// such layer; `BadModel` where the text embedding has other widths than the transformer.
     pub fn forward(&self, x_t: Latent, timesteps: &[f32], text: &TextEmbedding, skip: &[usize]) -> Result<Latent> {
-        let [n, _, height, width] = x_t.dims();
+        let [_, _, height, width] = x_t.dims();
+        self.run(timesteps, timesteps.len(), text, skip, [height, width])?(x_t, 0)
+    }
+
+    /// Prepares steps of `rows` timesteps each for latents of this height and width.
+    fn run(
+        &self,
+        timesteps: &[f32],
+        rows: usize,
+        text: &TextEmbedding,
+        skip: &[usize],
+        [height, width]: [usize; 2],
+    ) -> Result<Prepared<'_>> {
         let Sd3Config { patch_size: p, pos_embed_max_size: most, out_channels: c, .. } = self.config;
         let (d, h, w) = (self.config.dim(), height / p, width / p);
         if !height.is_multiple_of(p) || !width.is_multiple_of(p) || h.max(w) > most {
@@ -147,24 +159,30 @@ impl Sd3 {
         }
         let widths = [self.config.joint_attention_dim, self.config.pooled_projection_dim];
         let (hidden, pooled) = text_of(text, widths, &self.config.file)?;
-
-        // [N, C, H, W] -> [N, D, h, w] -> [N, h * w, D]
-        let x: Tensor<3> = self.patch.forward(x_t).reshape([n, d, h * w]).swap_dims(1, 2);
-        let mut image = x + self.positions.middle(h, w, &hidden.device());
-        let time = self.time_text.forward(timesteps, 0.0, pooled);
-        let mut text = self.context.forward(hidden);
-        for (_, block) in self.blocks.iter().enumerate().filter(|(i, _)| !skip.contains(i)) {
-            (text, image) = block.forward(text, image, &time, None);
-        }
-        let x = self.proj_out.forward(self.norm_out.forward(image, &time));
-        // [N, h * w, p * p * C] -> [N, h, w, p, p, C] -> [N, C, h, p, w, p] -> [N, C, H, W]
-        Ok(x.reshape([n, h, w, p, p, c]).permute([0, 5, 1, 3, 2, 4]).reshape([n, c, height, width]))
+        let positions = self.positions.middle(h, w, &hidden.device());
+        // [steps, N, D]
+        let times = self.time_text.forward(timesteps, rows, 0.0, pooled);
+        let text = self.context.forward(hidden);
+        let skip = skip.to_vec();
+        Ok(Box::new(move |x_t, step| {
+            let [n, _, _, _] = x_t.dims();
+            let time = times.clone().narrow(0, step, 1).reshape([n, d]);
+            // [N, C, H, W] -> [N, D, h, w] -> [N, h * w, D]
+            let x: Tensor<3> = self.patch.forward(x_t).reshape([n, d, h * w]).swap_dims(1, 2);
+            let (mut text, mut image) = (text.clone(), x + positions.clone());
+            for (_, block) in self.blocks.iter().enumerate().filter(|(i, _)| !skip.contains(i)) {
+                (text, image) = block.forward(text, image, &time, None);
+            }
+            let x = self.proj_out.forward(self.norm_out.forward(image, &time));
+            // [N, h * w, p * p * C] -> [N, h, w, p, p, C] -> [N, C, h, p, w, p] -> [N, C, H, W]
+            Ok(x.reshape([n, h, w, p, p, c]).permute([0, 5, 1, 3, 2, 4]).reshape([n, c, height, width]))
+        }))
     }
 }
 
 impl Denoiser for Sd3 {
-    fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent> {
-        self.forward(x_t, timesteps, &condition.text, &condition.skip_layers)
+    fn prepare<'a>(&'a self, condition: &Condition, timesteps: &[f32], latent: [usize; 2]) -> Result<Prepared<'a>> {
+        self.run(timesteps, 1, &condition.text, &condition.skip_layers, latent)
     }
 
     fn live_values(&self, n: usize, h: usize, w: usize) -> u64 {

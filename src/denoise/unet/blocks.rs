@@ -6,7 +6,8 @@ use super::config::{AttentionConfig, BlockConfig, MidBlockKind, UNetConfig};
 use crate::{
     Result,
     layers::{
-        Attention, Conv2d, FeedForward, GroupNorm, LayerNorm, Linear, ResnetBlock2D, ResnetOptions, resize_nearest,
+        Conv2d, CrossAttention, FeedForward, GroupNorm, KeysValues, LayerNorm, Linear, ResnetBlock2D, ResnetOptions,
+        SelfAttention, resize_nearest,
     },
     weights::Params,
 };
@@ -17,12 +18,19 @@ const TRANSFORMER_LAYER_EPS: f64 = 1e-5;
 
 /// What every block is told besides its input.
 pub struct Context<'a> {
-    /// `[N, time_dim]`, activated.
+    /// `[steps * rows, time_dim]`, activated.
     pub time: Tensor<2>,
     /// `[N, T, D]`.
     pub text: &'a Tensor<3>,
     /// `[N, 1, 1, T]`.
     pub text_bias: Option<Tensor<4>>,
+}
+
+/// The rows of [`Context::time`] that belong to a step.
+#[derive(Clone, Copy)]
+pub struct Moment {
+    pub step: usize,
+    pub rows: usize,
 }
 
 fn resnet_options(config: &UNetConfig) -> ResnetOptions {
@@ -39,25 +47,43 @@ struct Layer {
     transformer: Option<Transformer>,
 }
 
+/// What of a [`Layer`] stays the same from step to step.
+pub struct LayerRun {
+    /// `[steps * rows, c, 1, 1]`.
+    time: Option<Tensor<4>>,
+    /// By block of the transformer.
+    transformer: Vec<BlockRun>,
+}
+
 impl Layer {
-    fn load(params: &Params, i: usize, c_in: usize, block: &BlockConfig, config: &UNetConfig) -> Result<Self> {
-        let transformer = block.attention.map(|attention| {
-            Transformer::load(&params.at(&format!("attentions.{i}")), block.channels, attention, config)
-        });
+    fn load(
+        params: &Params,
+        i: usize,
+        [c_in, c_out]: [usize; 2],
+        attention: Option<AttentionConfig>,
+        options: ResnetOptions,
+        config: &UNetConfig,
+    ) -> Result<Self> {
+        let transformer = attention
+            .map(|attention| Transformer::load(&params.at(&format!("attentions.{i}")), c_out, attention, config));
         Ok(Self {
-            resnet: ResnetBlock2D::load(
-                &params.at(&format!("resnets.{i}")),
-                c_in,
-                block.channels,
-                resnet_options(config),
-            )?,
+            resnet: ResnetBlock2D::load(&params.at(&format!("resnets.{i}")), c_in, c_out, options)?,
             transformer: transformer.transpose()?,
         })
     }
 
-    fn forward(&self, x: Tensor<4>, context: &Context) -> Tensor<4> {
-        let x = self.resnet.forward_at(x, &context.time);
-        self.transformer.iter().fold(x, |x, transformer| transformer.forward(x, context))
+    fn prepare(&self, context: &Context) -> LayerRun {
+        let blocks = self.transformer.iter().flat_map(|transformer| &transformer.blocks);
+        LayerRun {
+            time: self.resnet.prepare(&context.time),
+            transformer: blocks.map(|block| block.prepare(context)).collect(),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>, run: &LayerRun, at: Moment) -> Tensor<4> {
+        let time = run.time.clone().map(|time| time.narrow(0, at.step * at.rows, at.rows));
+        let x = self.resnet.forward_at(x, time);
+        self.transformer.iter().fold(x, |x, transformer| transformer.forward(x, &run.transformer))
     }
 }
 
@@ -70,8 +96,10 @@ pub struct DownBlock {
 impl DownBlock {
     pub fn load(params: &Params, c_in: usize, block: &BlockConfig, last: bool, config: &UNetConfig) -> Result<Self> {
         let channels = block.channels;
-        let layers =
-            (0..block.layers).map(|i| Layer::load(params, i, if i == 0 { c_in } else { channels }, block, config));
+        let layers = (0..block.layers).map(|i| {
+            let widths = [if i == 0 { c_in } else { channels }, channels];
+            Layer::load(params, i, widths, block.attention, resnet_options(config), config)
+        });
         // Without padding the reference pads right and below.
         let padding = if config.downsample_padding == 0 { [0, 1] } else { [config.downsample_padding; 2] };
         let downsample = (!last)
@@ -79,10 +107,14 @@ impl DownBlock {
         Ok(Self { layers: layers.collect::<Result<_>>()?, downsample: downsample.transpose()? })
     }
 
+    pub fn prepare(&self, context: &Context) -> Vec<LayerRun> {
+        self.layers.iter().map(|layer| layer.prepare(context)).collect()
+    }
+
     /// `[N, c_in, H, W] -> [N, c, H / 2, W / 2]` (the last block keeps the size); notes what the way up needs.
-    pub fn forward(&self, mut x: Tensor<4>, context: &Context, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
-        for layer in &self.layers {
-            x = layer.forward(x, context);
+    pub fn forward(&self, mut x: Tensor<4>, run: &[LayerRun], at: Moment, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+        for (layer, run) in self.layers.iter().zip(run) {
+            x = layer.forward(x, run, at);
             skips.push(x.clone());
         }
         if let Some(conv) = &self.downsample {
@@ -113,17 +145,22 @@ impl UpBlock {
         let layers = (0..=block.layers).map(|i| {
             let from_below = if i == 0 { c_before } else { channels };
             let skip = if i == block.layers { c_after } else { channels };
-            Layer::load(params, i, from_below + skip, block, config)
+            let widths = [from_below + skip, channels];
+            Layer::load(params, i, widths, block.attention, resnet_options(config), config)
         });
         let upsample = (!last).then(|| Conv2d::load(&params.at("upsamplers.0.conv"), channels, channels, 3));
         Ok(Self { layers: layers.collect::<Result<_>>()?, upsample: upsample.transpose()? })
     }
 
+    pub fn prepare(&self, context: &Context) -> Vec<LayerRun> {
+        self.layers.iter().map(|layer| layer.prepare(context)).collect()
+    }
+
     /// `[N, c_before, H, W] -> [N, c, 2 H, 2 W]`, or the size of the next skip where that is odd.
-    pub fn forward(&self, mut x: Tensor<4>, context: &Context, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
-        for layer in &self.layers {
+    pub fn forward(&self, mut x: Tensor<4>, run: &[LayerRun], at: Moment, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+        for (layer, run) in self.layers.iter().zip(run) {
             let skip = skips.pop();
-            x = layer.forward(Tensor::cat(std::iter::once(x).chain(skip).collect(), 1), context);
+            x = layer.forward(Tensor::cat(std::iter::once(x).chain(skip).collect(), 1), run, at);
         }
         match (&self.upsample, skips.last()) {
             (Some(conv), Some(next)) => {
@@ -137,32 +174,30 @@ impl UpBlock {
 
 /// `UNetMidBlock2D` or `UNetMidBlock2DCrossAttn`.
 pub struct MidBlock {
-    first: ResnetBlock2D,
-    rest: Option<(Transformer, ResnetBlock2D)>,
+    layers: Vec<Layer>,
 }
 
 impl MidBlock {
-    pub fn load(params: &Params, channels: usize, config: &UNetConfig) -> Result<Option<Self>> {
+    /// Without layers where the config wants no such block.
+    pub fn load(params: &Params, channels: usize, config: &UNetConfig) -> Result<Self> {
         let options = ResnetOptions { output_scale: config.mid_block_scale_factor, ..resnet_options(config) };
-        let resnet = |name: &str| ResnetBlock2D::load(&params.at(name), channels, channels, options);
-        let rest = match config.mid_block {
-            MidBlockKind::None => return Ok(None),
-            MidBlockKind::Plain => None,
-            MidBlockKind::CrossAttention(attention) => {
-                let transformer = Transformer::load(&params.at("attentions.0"), channels, attention, config)?;
-                Some((transformer, resnet("resnets.1")?))
-            }
+        let attentions: &[_] = match config.mid_block {
+            MidBlockKind::None => &[],
+            MidBlockKind::Plain => &[None],
+            MidBlockKind::CrossAttention(attention) => &[Some(attention), None],
         };
-        Ok(Some(Self { first: resnet("resnets.0")?, rest }))
+        let layers = attentions.iter().enumerate();
+        let layers = layers.map(|(i, attention)| Layer::load(params, i, [channels; 2], *attention, options, config));
+        Ok(Self { layers: layers.collect::<Result<_>>()? })
+    }
+
+    pub fn prepare(&self, context: &Context) -> Vec<LayerRun> {
+        self.layers.iter().map(|layer| layer.prepare(context)).collect()
     }
 
     /// `[N, C, H, W] -> [N, C, H, W]`.
-    pub fn forward(&self, x: Tensor<4>, context: &Context) -> Tensor<4> {
-        let x = self.first.forward_at(x, &context.time);
-        match &self.rest {
-            Some((transformer, resnet)) => resnet.forward_at(transformer.forward(x, context), &context.time),
-            None => x,
-        }
+    pub fn forward(&self, x: Tensor<4>, run: &[LayerRun], at: Moment) -> Tensor<4> {
+        self.layers.iter().zip(run).fold(x, |x, (layer, run)| layer.forward(x, run, at))
     }
 }
 
@@ -203,7 +238,7 @@ impl Transformer {
     }
 
     /// `[N, C, H, W] -> [N, C, H, W]`.
-    fn forward(&self, x: Tensor<4>, context: &Context) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, run: &[BlockRun]) -> Tensor<4> {
         let [n, c, h, w] = x.dims();
         // [N, C, H, W] -> [N, H * W, C]
         let to_tokens = |x: Tensor<4>| x.reshape([n, c, h * w]).swap_dims(1, 2);
@@ -213,7 +248,7 @@ impl Transformer {
             Projection::Linear(linear) => linear.forward(to_tokens(normed)),
             Projection::Conv(conv) => to_tokens(conv.forward(normed)),
         };
-        let tokens = self.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, context));
+        let tokens = self.blocks.iter().zip(run).fold(tokens, |tokens, (block, run)| block.forward(tokens, run));
         let out = match &self.proj_out {
             Projection::Linear(linear) => to_map(linear.forward(tokens)),
             Projection::Conv(conv) => conv.forward(to_map(tokens)),
@@ -225,39 +260,59 @@ impl Transformer {
 /// diffusers `BasicTransformerBlock`.
 struct TransformerBlock {
     norm1: LayerNorm,
-    attn1: Attention,
+    attn1: FirstAttention,
     norm2: LayerNorm,
-    attn2: Attention,
+    attn2: CrossAttention,
     norm3: LayerNorm,
     ff: FeedForward,
-    only_cross: bool,
+}
+
+/// Of the tokens to each other or, with `only_cross_attention`, to the text.
+enum FirstAttention {
+    Own(SelfAttention),
+    Text(CrossAttention),
+}
+
+/// What of a [`TransformerBlock`] stays the same from step to step.
+struct BlockRun {
+    attn1: Option<KeysValues>,
+    attn2: KeysValues,
 }
 
 impl TransformerBlock {
     fn load(params: &Params, dim: usize, attention: AttentionConfig, config: &UNetConfig) -> Result<Self> {
         let AttentionConfig { heads, context_dim, only_cross, .. } = attention;
         let norm = |name: &str| LayerNorm::load(&params.at(name), dim, TRANSFORMER_LAYER_EPS);
-        let attention =
-            |name: &str, from: usize| Attention::load(&params.at(name), dim, from, heads, dim / heads, false);
+        let cross = |name: &str| CrossAttention::load(&params.at(name), dim, context_dim, heads, dim / heads, false);
+        let own = || SelfAttention::load(&params.at("attn1"), dim, heads, dim / heads, false);
         Ok(Self {
             norm1: norm("norm1")?,
-            attn1: attention("attn1", if only_cross { context_dim } else { dim })?,
+            attn1: if only_cross { FirstAttention::Text(cross("attn1")?) } else { FirstAttention::Own(own()?) },
             norm2: norm("norm2")?,
-            attn2: attention("attn2", context_dim)?,
+            attn2: cross("attn2")?,
             norm3: norm("norm3")?,
             ff: FeedForward::load(&params.at("ff"), dim, "geglu", &config.file)?,
-            only_cross,
         })
     }
 
+    fn prepare(&self, context: &Context) -> BlockRun {
+        let attn1 = match &self.attn1 {
+            FirstAttention::Own(_) => None,
+            // diffusers gives the first attention no mask, even where it looks at the text.
+            FirstAttention::Text(attention) => Some(attention.prepare(context.text.clone(), None)),
+        };
+        BlockRun { attn1, attn2: self.attn2.prepare(context.text.clone(), context.text_bias.clone()) }
+    }
+
     /// `[N, T, D] -> [N, T, D]`.
-    fn forward(&self, x: Tensor<3>, context: &Context) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, run: &BlockRun) -> Tensor<3> {
         let h = self.norm1.forward(x.clone());
-        // diffusers gives the first attention no mask, even where it looks at the text.
-        let keys = if self.only_cross { context.text.clone() } else { h.clone() };
-        let x = x + self.attn1.forward(h, keys, None);
-        let h = self.norm2.forward(x.clone());
-        let x = x + self.attn2.forward(h, context.text.clone(), context.text_bias.clone());
+        let x = match (&self.attn1, &run.attn1) {
+            (FirstAttention::Text(attention), Some(keys_values)) => x + attention.forward(h, keys_values),
+            (FirstAttention::Own(attention), _) => x + attention.forward(h, None),
+            (FirstAttention::Text(_), None) => x,
+        };
+        let x = x.clone() + self.attn2.forward(self.norm2.forward(x), &run.attn2);
         x.clone() + self.ff.forward(self.norm3.forward(x))
     }
 }

@@ -5,11 +5,11 @@ mod config;
 
 use burn::tensor::Tensor;
 
-use self::blocks::{Context, DownBlock, MidBlock, UpBlock};
+use self::blocks::{Context, DownBlock, LayerRun, MidBlock, Moment, UpBlock};
 pub use self::config::UNetConfig;
 use crate::{
     Error, Result,
-    denoise::{Condition, Denoiser},
+    denoise::{Condition, Denoiser, Prepared},
     layers::{Conv2d, GroupNorm, LIVE_WIDTHS, TimestepEmbedding, live_scores, mask_to_bias, timestep_embedding_with},
     values::{Latent, TextEmbedding},
     weights::Params,
@@ -24,11 +24,21 @@ pub struct UNet {
     time: TimestepEmbedding,
     addition: Option<TimestepEmbedding>,
     down: Vec<DownBlock>,
-    mid: Option<MidBlock>,
+    mid: MidBlock,
     up: Vec<UpBlock>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
     config: UNetConfig,
+}
+
+/// A run: what stays the same from step to step, computed.
+struct Run<'a> {
+    model: &'a UNet,
+    down: Vec<Vec<LayerRun>>,
+    mid: Vec<LayerRun>,
+    up: Vec<Vec<LayerRun>>,
+    /// How many rows of time a step has: one for all pictures of the batch, or one for each.
+    rows: usize,
 }
 
 /// What a U-Net is told besides the latent and the text.
@@ -104,24 +114,31 @@ impl UNet {
         text: &TextEmbedding,
         additions: Additions,
     ) -> Result<Latent> {
+        Ok(self.run(timesteps, timesteps.len(), text, additions)?.predict(x_t, 0))
+    }
+
+    /// Prepares steps of `rows` timesteps each.
+    fn run(&self, timesteps: &[f32], rows: usize, text: &TextEmbedding, additions: Additions) -> Result<Run<'_>> {
         let config = &self.config;
-        let [n, _, _, _] = x_t.dims();
-        let [_, _, text_dim] = text.hidden.dims();
+        let [n, _, text_dim] = text.hidden.dims();
         if let Some(expected) = config.text_dim().filter(|expected| *expected != text_dim) {
             return Err(Error::bad_model(format!(
                 "the text encoder gives vectors of {text_dim}, but {} expects {expected}",
                 config.file
             )));
         }
-        let device = x_t.device();
+        let device = text.hidden.device();
         let features = |values: &[f32], dim: usize| {
             timestep_embedding_with(values, dim, config.flip_sin_to_cos, config.freq_shift, &device)
         };
         let time = features(timesteps, config.down_blocks[0].channels);
-        let mut time = match additions.timestep_cond {
+        let time = match additions.timestep_cond {
             Some(condition) => self.time.forward_with(time, condition),
             None => self.time.forward(time),
         };
+        // [steps * rows, D] -> [steps, rows, D]
+        let [_, time_dim] = time.dims();
+        let mut time = time.reshape([timesteps.len() / rows, rows, time_dim]);
         if let (Some(embedding), Some(addition)) = (&self.addition, config.addition) {
             let pooled = text.pooled.clone().filter(|pooled| Some(pooled.dims()[1]) == config.pooled_dim());
             let pooled = pooled.ok_or_else(|| {
@@ -133,42 +150,56 @@ impl UNet {
             })?;
             // [N * 6] -> [N, 6 time_dim]
             let sizes = features(&additions.time_ids, addition.time_dim).reshape([n, 6 * addition.time_dim]);
-            time = time + embedding.forward(Tensor::cat(vec![pooled, sizes], 1));
+            time = time + embedding.forward(Tensor::cat(vec![pooled, sizes], 1)).unsqueeze();
         }
+        let [steps, rows, _] = time.dims();
         let context = Context {
-            time: config.act_fn.forward(time),
+            time: config.act_fn.forward(time).reshape([steps * rows, time_dim]),
             text: &text.hidden,
             text_bias: text.attention_mask.clone().map(|mask| mask_to_bias(mask, MASKED)),
         };
+        Ok(Run {
+            model: self,
+            down: self.down.iter().map(|block| block.prepare(&context)).collect(),
+            mid: self.mid.prepare(&context),
+            up: self.up.iter().map(|block| block.prepare(&context)).collect(),
+            rows,
+        })
+    }
+}
 
+impl Run<'_> {
+    /// `[N, in_channels, H, W]` at a step gives `[N, out_channels, H, W]`.
+    fn predict(&self, x_t: Latent, step: usize) -> Latent {
+        let UNet { config, conv_in, down, mid, up, norm_out, conv_out, .. } = self.model;
+        let at = Moment { step, rows: self.rows };
         let x = if config.center_input_sample { x_t * 2.0 - 1.0 } else { x_t };
-        let mut x = self.conv_in.forward(x);
+        let mut x = conv_in.forward(x);
         let mut skips = vec![x.clone()];
-        for block in &self.down {
-            x = block.forward(x, &context, &mut skips);
+        for (block, run) in down.iter().zip(&self.down) {
+            x = block.forward(x, run, at, &mut skips);
         }
-        if let Some(mid) = &self.mid {
-            x = mid.forward(x, &context);
+        x = mid.forward(x, &self.mid, at);
+        for (block, run) in up.iter().zip(&self.up) {
+            x = block.forward(x, run, at, &mut skips);
         }
-        for block in &self.up {
-            x = block.forward(x, &context, &mut skips);
-        }
-        Ok(self.conv_out.forward(config.act_fn.forward(self.norm_out.forward(x))))
+        conv_out.forward(config.act_fn.forward(norm_out.forward(x)))
     }
 }
 
 impl Denoiser for UNet {
-    fn predict(&self, x_t: Latent, timesteps: &[f32], condition: &Condition) -> Result<Latent> {
-        let [n, _, _, _] = x_t.dims();
-        let device = x_t.device();
+    fn prepare<'a>(&'a self, condition: &Condition, timesteps: &[f32], _latent: [usize; 2]) -> Result<Prepared<'a>> {
+        let [n, _, _] = condition.text.hidden.dims();
         // diffusers tells the guidance less 1, times 1000, sines first.
-        let guidance = vec![(condition.guidance - 1.0) * 1000.0; n];
+        let guidance = (condition.guidance - 1.0) * 1000.0;
+        let device = condition.text.hidden.device();
         let timestep_cond =
-            self.config.time_cond_proj_dim.map(|dim| timestep_embedding_with(&guidance, dim, false, 1.0, &device));
+            self.config.time_cond_proj_dim.map(|dim| timestep_embedding_with(&[guidance], dim, false, 1.0, &device));
         let (height, width) = (condition.picture.0 as f32, condition.picture.1 as f32);
         // Original size, where it was cropped, and the size that is wanted.
         let time_ids = [height, width, 0.0, 0.0, height, width].repeat(n);
-        self.forward(x_t, timesteps, &condition.text, Additions { timestep_cond, time_ids })
+        let run = self.run(timesteps, 1, &condition.text, Additions { timestep_cond, time_ids })?;
+        Ok(Box::new(move |x_t, step| Ok(run.predict(x_t, step))))
     }
 
     fn live_values(&self, n: usize, h: usize, w: usize) -> u64 {

@@ -1,5 +1,6 @@
-//! `inkbloom`: generate pictures, convert models to bundles, look into them.
+//! `inkbloom`: generate pictures, convert models to bundles, look into them, time them.
 
+mod bench;
 mod convert;
 mod diffusers;
 mod dump;
@@ -32,6 +33,8 @@ enum Command {
     Convert(convert::Args),
     /// Say what a model is made of
     Inspect(inspect::Args),
+    /// Time drawing, part by part
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
 // Measures the default model in Chromium and prints a table for the README:
-//   node tests/web/measure.mjs [--device cpu|gpu]... [--steps N] [--prompt TEXT]
+//   node tools/bench/visits.mjs [--device cpu|gpu]... [--steps N] [--prompt TEXT]
 //
 // cold: a first visit with an empty profile, from the click to the picture (download from localhost included);
 // again: the next visit, the model read from IndexedDB; warm: the next picture with the model on the device.
@@ -9,8 +9,8 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { brotliCompressSync, constants } from 'node:zlib';
-import { Site } from './support/site.js';
-import { launch } from './support/browser.js';
+import { Site } from '../../tests/web/support/site.js';
+import { launch } from '../../tests/web/support/browser.js';
 
 const { values } = parseArgs({
   options: {

@@ -1,0 +1,109 @@
+//! `inkbloom bench`.
+
+use std::{path::PathBuf, time::Instant};
+
+use burn::tensor::Device;
+use inkbloom::{
+    Error, Result,
+    pipeline::{Event, Pipeline, Request},
+    values::read,
+    weights::Tensors,
+};
+use serde_json::{Value, json};
+
+use crate::files;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A diffusers folder or a bundle
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    #[command(flatten)]
+    request: Request,
+    /// How many times it is drawn, after once that does not count
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Numbers for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// Milliseconds of a round: reading the prompt, all steps, decoding.
+type Round = [f64; 3];
+const PARTS: [&str; 3] = ["text", "denoise", "decode"];
+
+pub fn run(args: &Args) -> Result<()> {
+    let began = Instant::now();
+    let model = files::open(&args.model)?;
+    let (files, tensors) = model.load(Tensors::new(&Device::flex()), |_, _| ())?;
+    let mut model = Pipeline::load(&files, &tensors)?;
+    let load = milliseconds(began);
+    round(&mut model, &args.request)?;
+    let rounds: Vec<Round> = (0..args.rounds).map(|_| round(&mut model, &args.request)).collect::<Result<_>>()?;
+
+    let total = rounds.iter().map(|round| round.iter().sum()).collect::<Vec<f64>>();
+    let mut parts: Vec<(&str, Vec<f64>)> =
+        PARTS.iter().enumerate().map(|(i, name)| (*name, rounds.iter().map(|round| round[i]).collect())).collect();
+    parts.push(("total", total));
+    let spreads = parts.into_iter().map(|(name, times)| (name, spread(times)));
+    if args.json {
+        let medians: serde_json::Map<String, Value> =
+            spreads.map(|(name, [least, median, most])| (name.to_owned(), json!([least, median, most]))).collect();
+        println!("{}", json!({ "load_ms": load, "least_median_most_ms": medians, "peak_bytes": peak_bytes() }));
+        return Ok(());
+    }
+    println!("loading {load:.0} ms");
+    for (name, [least, median, most]) in spreads {
+        println!("{name:8} {median:.1} ms ({least:.1} to {most:.1})");
+    }
+    if let Some(bytes) = peak_bytes() {
+        println!("peak     {} MiB", bytes >> 20);
+    }
+    Ok(())
+}
+
+/// Draws the request once. The numbers are read where a part ends, so that a device has to have computed it.
+fn round(model: &mut Pipeline, request: &Request) -> Result<Round> {
+    let mut times = Round::default();
+    let mut since = Instant::now();
+    let mut lap = |part: usize| {
+        times[part] += milliseconds(since);
+        since = Instant::now();
+    };
+    pollster::block_on(model.generate(request, async |event| {
+        match event {
+            Event::Text { embedding, .. } => {
+                read(embedding.hidden.clone()).await?;
+                lap(0);
+            }
+            Event::Step { step, steps, x_t, .. } if step == steps => {
+                read(x_t.clone()).await?;
+                lap(1);
+            }
+            Event::Decoded { pixels, .. } => {
+                read(pixels.clone()).await?;
+                lap(2);
+            }
+            _ => {}
+        }
+        Ok::<(), Error>(())
+    }))?;
+    Ok(times)
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
+
+/// Least, median and most.
+fn spread(mut times: Vec<f64>) -> [f64; 3] {
+    times.sort_by(f64::total_cmp);
+    [times[0], times[times.len() / 2], times[times.len() - 1]]
+}
+
+/// The most memory that this process has had, where the system says so.
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
