@@ -20,6 +20,7 @@ export class Footer {
     this.#device.textContent = [
       kind === 'gpu' ? `Drawn by your graphics card (${name}).` : 'Drawn by your processor.',
       note && `${note[0].toUpperCase()}${note.slice(1)}.`,
+      ink.updateNote,
       'Nothing you type leaves this device.',
     ].filter(Boolean).join(' ');
     const { attribution, license } = ink.info;
