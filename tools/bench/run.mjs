@@ -35,8 +35,8 @@ const { values } = parseArgs({
 });
 const [rounds, steps] = [Number(values.rounds), Number(values.steps)];
 const PARTS = ['text', 'denoise', 'decode', 'total'];
-/** Between our picture and theirs, in values of -1..1. */
-const SAME = 5e-3;
+/** How far a picture may be from the command line's, in values of -1..1; onnxruntime-web's WebGPU was seen 1.1e-2 away. */
+const SAME = { ours: 5e-3, theirs: 2e-2 };
 const MIB = 2 ** 20;
 
 /** @param {number[]} list */
@@ -125,7 +125,7 @@ async function inBrowser(device, what) {
   await browser.close();
   await site.goOffline();
   const apart = { ours: distance(result.ours.pixels, image), theirs: theirs ? distance(result.theirs.pixels, image) : undefined };
-  if (Math.max(apart.ours, apart.theirs ?? 0) > SAME) {
+  if (apart.ours > SAME.ours || (apart.theirs ?? 0) > SAME.theirs) {
     throw new Error(`the pictures differ from the command line's, ours by ${apart.ours}, theirs by ${apart.theirs}: nothing to compare`);
   }
   for (const side of [result.ours, result.theirs]) if (side) delete side.pixels;

@@ -13,13 +13,23 @@ use serde_json::{Value, json};
 
 use crate::files;
 
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Args {
     /// A diffusers folder or a bundle
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    #[command(flatten)]
-    request: Request,
+    #[arg(long, default_value = "3d emoji of a red apple")]
+    prompt: String,
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// In pixels [default: the model's]
+    #[arg(long, value_name = "N")]
+    width: Option<usize>,
+    #[arg(long, value_name = "N")]
+    height: Option<usize>,
+    /// How many pictures make a round
+    #[arg(long, value_name = "N")]
+    count: Option<usize>,
     /// How many times it is drawn, after once that does not count
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -38,8 +48,10 @@ pub fn run(args: &Args) -> Result<()> {
     let (files, tensors) = model.load(Tensors::new(&Device::flex()), |_, _| ())?;
     let mut model = Pipeline::load(&files, &tensors)?;
     let load = milliseconds(began);
-    round(&mut model, &args.request)?;
-    let rounds: Vec<Round> = (0..args.rounds).map(|_| round(&mut model, &args.request)).collect::<Result<_>>()?;
+    let Args { prompt, steps, width, height, count, .. } = args.clone();
+    let request = Request { prompt, steps, width, height, count, ..Default::default() };
+    round(&mut model, &request)?;
+    let rounds: Vec<Round> = (0..args.rounds).map(|_| round(&mut model, &request)).collect::<Result<_>>()?;
 
     let total = rounds.iter().map(|round| round.iter().sum()).collect::<Vec<f64>>();
     let mut parts: Vec<(&str, Vec<f64>)> =
