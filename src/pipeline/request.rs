@@ -156,8 +156,11 @@ impl Request {
     /// # Errors
     /// `BadInput` naming the option, what it must be, and what it is.
     pub fn read<'de>(object: impl Deserializer<'de>) -> Result<Self> {
-        serde_path_to_error::deserialize(object)
-            .map_err(|error| Error::bad_input(format!("`{}` {}", error.path(), error.inner())))
+        serde_path_to_error::deserialize(object).map_err(|error| {
+            // JavaScript's errors put their name before their words.
+            let words = error.inner().to_string();
+            Error::bad_input(format!("`{}` {}", error.path(), words.strip_prefix("Error: ").unwrap_or(&words)))
+        })
     }
 }
 

@@ -68,7 +68,7 @@ describe('the page with the default model', () => {
     const saved = page.waitForEvent('download');
     await page.getByRole('link', { name: 'Save PNG' }).click();
     const download = await saved;
-    assert.equal(download.suggestedFilename(), 'a-red-apple.png');
+    assert.equal(download.suggestedFilename(), '3d-emoji-of-a-red-apple.png');
     const png = readFileSync(await download.path());
     assert.equal(png.toString('latin1', 1, 4), 'PNG');
     assert.equal(png[25], 6, 'the PNG must have an alpha channel (colour type 6)');
@@ -97,7 +97,7 @@ describe('the page', () => {
     const first = await pixels();
     await draw(page, 'a heart');
     assert.notEqual(await page.getByLabel('Seed', { exact: true }).inputValue(), seed);
-    await page.getByRole('button', { name: /a red apple, seed/ }).click();
+    await page.getByRole('button', { name: /^(?!Remove).*a red apple, seed/ }).click();
     assert.equal(await page.getByLabel('What shall I draw?').inputValue(), 'a red apple');
     assert.equal(await page.getByLabel('Seed', { exact: true }).inputValue(), seed);
     assert.equal((await pixels()).hash, first.hash);
@@ -128,6 +128,8 @@ describe('the page', () => {
     await page.getByRole('button', { name: 'Copy link' }).click();
     await page.getByText('The link is on the clipboard.').waitFor();
     await page.goto(await page.evaluate(() => navigator.clipboard.readText()));
+    // The page stays, and with it the first picture until the second is drawn.
+    await page.locator('#stickers li').nth(1).waitFor(PATIENCE);
     await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
     assert.equal((await pixels()).hash, first.hash);
   });
@@ -156,7 +158,7 @@ describe('the page', () => {
     await page.getByLabel('Steps').fill('0');
     await page.getByLabel('What shall I draw?').fill('a heart');
     await page.keyboard.press('Enter');
-    await page.getByRole('alert').getByText('“steps” must be a whole number of at least 1, not 0.').waitFor(PATIENCE);
+    await page.getByRole('alert').getByText('“steps” must be a whole number of at least 1, not 0').waitFor(PATIENCE);
     await page.getByLabel('Steps').fill('2');
     await page.getByRole('button', { name: 'Try again' }).click();
     await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
