@@ -55,8 +55,8 @@ def autoregressive(folder: Path, lengths: list[int], **config) -> None:
         "first_logits": model.first_logits(hidden),
         "residual_logits": model.residual_logits(hidden, drawn[..., 0]),
     }
-    model.generation_config = None  # it would be written beside the model, and nothing reads it
     save_case(clean(folder), model, tensors)
+    (folder / "generation_config.json").unlink()  # nothing reads it
 
 
 def _stepped(model: InkbloomAutoregressive, text: torch.Tensor, mask: torch.Tensor, codes: torch.Tensor, places: int) -> torch.Tensor:
