@@ -20,9 +20,9 @@ from inkbloom_train import checkpoint, flow, training, transformer
 from inkbloom_train import latents as latents_stage
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
-from inkbloom_train.dit import Samples
 from inkbloom_train.errors import TrainError
 from inkbloom_train.presets import DistillSettings, Preset
+from inkbloom_train.samples import Samples
 from inkbloom_train.text import TextEncoder
 from inkbloom_train.transformer import Velocity
 from inkbloom_train.workspace import Workspace

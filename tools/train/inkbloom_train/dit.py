@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from inkbloom_train import flow, generate, training
+from inkbloom_train import generate, training
 from inkbloom_train import latents as latents_stage
-from inkbloom_train.data.captions import canonical, caption
+from inkbloom_train.data.captions import canonical
 from inkbloom_train.data.dataset import HELD_CONCEPT, HELD_PAIR, TRAIN, DataSet
 from inkbloom_train.distributed import Worker
 from inkbloom_train.latents import Latents
 from inkbloom_train.presets import Preset
+from inkbloom_train.samples import Samples
 from inkbloom_train.text import TextEncoder
-from inkbloom_train.transformer import Velocity, config, load_weights, make
+from inkbloom_train.transformer import FlowObjective, Velocity, config, load_weights, make
 from inkbloom_train.workspace import Workspace
 
 CHECK_PICTURES = 96
@@ -24,43 +24,6 @@ SHEET = (
     "thick outline icon of umbrella", "a red key outline icon", "two cats", "3d emoji of grinning face", "yellow butterfly, flat emoji",
     "shaded emoji of house", "bold flat emoji of owl", "flat emoji of fish", "a dog next to a tree", "cartoon emoji of sunflower",
 )  # fmt: skip
-
-
-class FlowObjective(nn.Module):
-    """Mean squared error of the velocity."""
-
-    def __init__(self, velocity: Velocity) -> None:
-        super().__init__()
-        self.velocity = velocity
-
-    def forward(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        predicted = self.velocity(flow.mix(x_0, noise, t), t, text, mask)
-        return {"loss": (predicted - (noise - x_0)).square().mean()}
-
-
-class Samples:
-    """Draws latents with captions, each style as often as its weight says."""
-
-    def __init__(self, data: DataSet, latents: Latents, encoder: TextEncoder, text_dropout: float) -> None:
-        self.data, self.latents, self.encoder, self.text_dropout = data, latents, encoder, text_dropout
-        trained = [
-            (index, data.styles[data.rows[view.rows[0]].style].weight)
-            for index, view in enumerate(latents.views)
-            if view.rows and all(data.rows[row].split == TRAIN for row in view.rows)
-        ]
-        self.indices = np.array([index for index, _ in trained])
-        self.cumulative = np.cumsum([weight for _, weight in trained])
-
-    def __call__(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, list[str]]:
-        """x_0 [count, C, h, w] in f32 and captions, some of them empty."""
-        drawn = np.searchsorted(self.cumulative, rng.random(count) * self.cumulative[-1], side="right")
-        chosen = self.indices[drawn]
-        words = random.Random(int(rng.integers(2**62)))
-        captions = [
-            "" if words.random() < self.text_dropout else caption(self.latents.views[index], self.data.rows, self.data.styles, words) for index in chosen
-        ]
-        device = self.latents.values.device
-        return self.latents.values[torch.as_tensor(chosen, device=device)].float(), captions
 
 
 def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, warm_start: Path | None = None) -> training.State:

@@ -30,7 +30,7 @@ def guided(velocity: torch.nn.Module, text: tuple[torch.Tensor, torch.Tensor], e
     hidden, mask = text
     if guidance == 1:
         return lambda x, t: velocity(x, t, hidden, mask)
-    both = _stack(text, empty)
+    both = stack(text, empty)
 
     def call(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         positive, negative = velocity(torch.cat([x, x]), torch.cat([t, t]), *both).chunk(2)
@@ -39,7 +39,7 @@ def guided(velocity: torch.nn.Module, text: tuple[torch.Tensor, torch.Tensor], e
     return call
 
 
-def _stack(text: tuple[torch.Tensor, torch.Tensor], empty: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def stack(text: tuple[torch.Tensor, torch.Tensor], empty: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts [N, T, D] above as many copies of the empty prompt [1, E, D], padded to one length."""
     (hidden, mask), (empty_hidden, empty_mask) = text, empty
     count, length = hidden.shape[0], max(hidden.shape[1], empty_hidden.shape[1])

@@ -61,6 +61,43 @@ class DistillSettings:
 
 
 @dataclass
+class VqSettings:
+    first: int = 1024
+    """First codes."""
+    second: int = 1024
+    """Residual codes."""
+    vectors: int = 400_000
+    """Places that the codes are found from."""
+    rounds: int = 15
+
+
+@dataclass
+class AutoregressSettings:
+    schedule: Schedule
+    width: int = 192
+    heads: int = 3
+    layers: int = 4
+    inner: int = 512
+    """Width of the gated perceptrons."""
+    text_dropout: float = 0.1
+    fine_share: float = 0.25
+    """Share of the steps that go on to the fine grid, which cost five times as much; 0 trains thumbnails only."""
+    guidance: float = 3.0
+    fine_guidance: float = 1.5
+
+
+@dataclass
+class HybridSettings:
+    schedule: Schedule
+    bare: float = 0.3
+    """Share of the samples without a layout."""
+    disturbed: float = 0.15
+    """Share of the other samples' codes that are replaced by near ones."""
+    steps: int = 8
+    guidance: float = 3.0
+
+
+@dataclass
 class ScorerSettings:
     schedule: Schedule
     width: int
@@ -95,6 +132,9 @@ class Preset:
     latents: LatentSettings
     dit: DitSettings
     distill: DistillSettings
+    vq: VqSettings
+    autoregress: AutoregressSettings
+    hybrid: HybridSettings
     scorer: ScorerSettings
     """The one that is shipped, and chooses."""
     judge: ScorerSettings
@@ -140,6 +180,9 @@ def _cpu() -> Preset:
             teacher_steps=2,  # 8 in all, as many as the teacher is served with
             guidance=5.0,
         ),
+        vq=VqSettings(),
+        autoregress=AutoregressSettings(Schedule(samples=600_000, batch=64, rate=2e-3, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01)),
+        hybrid=HybridSettings(Schedule(samples=100_000, batch=64, rate=5e-4, warmup=50, decay=0.5, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01)),
         scorer=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
         judge=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
         evaluate=EvaluateSettings(prompts=400, teacher_steps=8, guidance=5.0),
@@ -159,6 +202,11 @@ def _gpu() -> Preset:
             schedule=Schedule(samples=0, minutes=11, batch=512, rate=4e-4, warmup=300, decay=0.3, ema=0.999, betas=(0.9, 0.98), weight_decay=0.02),
         ),
         distill=DistillSettings(Schedule(samples=0, minutes=4, batch=256, rate=1e-4, warmup=50, decay=0.7, ema=0.995, betas=(0.9, 0.98))),
+        vq=VqSettings(),
+        autoregress=AutoregressSettings(
+            Schedule(samples=0, minutes=4, batch=256, rate=1e-3, ema=0.999, betas=(0.9, 0.98), weight_decay=0.02), width=384, heads=6, layers=6, inner=1024
+        ),
+        hybrid=HybridSettings(Schedule(samples=0, minutes=3, batch=256, rate=2e-4, warmup=50, decay=0.5, ema=0.999, betas=(0.9, 0.98), weight_decay=0.02)),
         scorer=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
         judge=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
         evaluate=EvaluateSettings(prompts=400, batch=128),
@@ -177,6 +225,9 @@ def _smoke() -> Preset:
         latents=LatentSettings(views=2, batch=8),
         dit=DitSettings(heads=2, head_dim=16, layers=2, schedule=Schedule(samples=240, batch=8, rate=1e-3, warmup=5)),
         distill=DistillSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), teacher_steps=2),
+        vq=VqSettings(first=24, second=16, vectors=2_000, rounds=4),
+        autoregress=AutoregressSettings(Schedule(samples=160, batch=8, rate=2e-3, warmup=5), width=32, heads=2, layers=2, inner=48),
+        hybrid=HybridSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), steps=4),
         scorer=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=8, tenth=1, seed=11, captions=1),
         judge=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=16, tenth=0, seed=0),
         evaluate=EvaluateSettings(prompts=4, teacher_steps=4, many_steps=6, candidates=2, batch=8),

@@ -6,7 +6,7 @@ import diffusers
 import torch
 import transformers
 
-from inkbloom_train import distill, distributed, dit, evaluate, export, latents, pack, pictures, scorer, vae
+from inkbloom_train import autoregress, distill, distributed, dit, evaluate, export, hybrid, latents, pack, pictures, scorer, vae, vq
 from inkbloom_train.data import build, dataset
 from inkbloom_train.errors import TrainError
 from inkbloom_train.presets import Preset
@@ -72,6 +72,18 @@ def _distill(preset: Preset, workspace: Workspace, worker: distributed.Worker, o
     distill.train(preset, dataset.load(workspace.dataset), workspace, worker)
 
 
+def _vq(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    vq.run(preset, dataset.load(workspace.dataset), workspace, worker)
+
+
+def _autoregress(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    autoregress.train(preset, dataset.load(workspace.dataset), workspace, worker)
+
+
+def _hybrid(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    hybrid.train(preset, dataset.load(workspace.dataset), workspace, worker, options.warm_start)
+
+
 def _scorer(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
     data = _drawn(preset, workspace, worker, scorer.side(preset))
     for which in (scorer.SHIPPED, scorer.JUDGE):
@@ -96,6 +108,9 @@ _STAGES = {
     "latents": _latents,
     "dit": _dit,
     "distill": _distill,
+    "vq": _vq,
+    "autoregress": _autoregress,
+    "hybrid": _hybrid,
     "scorer": _scorer,
     "evaluate": _evaluate,
     "export": _export,

@@ -6,19 +6,19 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from torch import nn
 
-from inkbloom_train import pretrained, training
+from inkbloom_train import flow, pretrained, training
 from inkbloom_train.errors import TrainError
 from inkbloom_train.presets import Preset
 from inkbloom_train.text import WIDTH as TEXT_WIDTH
 
 
-def make(preset: Preset) -> PixArtTransformer2DModel:
-    """A fresh transformer for latents [N, C, latent, latent]."""
+def make(preset: Preset, in_channels: int | None = None) -> PixArtTransformer2DModel:
+    """A fresh transformer for latents [N, C, latent, latent], or with input channels more than that."""
     settings = preset.dit
     model = PixArtTransformer2DModel(
         num_attention_heads=settings.heads,
         attention_head_dim=settings.head_dim,
-        in_channels=preset.vae.latent_channels,
+        in_channels=in_channels or preset.vae.latent_channels,
         out_channels=preset.vae.latent_channels,
         num_layers=settings.layers,
         cross_attention_dim=settings.width,
@@ -58,6 +58,18 @@ class Velocity(nn.Module):
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return self.transformer(x_t, encoder_hidden_states=text, timestep=t * 1000, encoder_attention_mask=mask, return_dict=False)[0].float()
+
+
+class FlowObjective(nn.Module):
+    """Mean squared error of the velocity."""
+
+    def __init__(self, velocity: Velocity) -> None:
+        super().__init__()
+        self.velocity = velocity
+
+    def forward(self, x_0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        predicted = self.velocity(flow.mix(x_0, noise, t), t, text, mask)
+        return {"loss": (predicted - (noise - x_0)).square().mean()}
 
 
 def load(preset: Preset, folder: Path) -> Velocity:

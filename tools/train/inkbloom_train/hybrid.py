@@ -1,0 +1,120 @@
+"""Stage ``hybrid``: the transformer of stage ``dit``, which also sees a layout: the latent that a thumbnail's codes stand for.
+
+Its input has the latent's channels twice, first the noisy latent's and then the layout's, enlarged twice by repeating each
+place; a layout of zeros is none. The new weights begin at 0, so that it begins as the model without.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import PixArtTransformer2DModel
+from torch import nn
+
+from inkbloom_train import flow, training, transformer, vq
+from inkbloom_train import latents as latents_stage
+from inkbloom_train.data.dataset import DataSet
+from inkbloom_train.distributed import Worker
+from inkbloom_train.presets import Preset
+from inkbloom_train.samples import Samples
+from inkbloom_train.text import TextEncoder
+from inkbloom_train.tokens_model import InkbloomCodebook
+from inkbloom_train.transformer import FlowObjective, Velocity
+from inkbloom_train.workspace import Workspace
+
+_NEAR = 0.6
+"""Standard deviation of the noise that makes a near code of one."""
+
+
+def make(preset: Preset) -> PixArtTransformer2DModel:
+    """A fresh transformer for noisy latents and layouts, [N, 2 C, latent, latent]."""
+    return transformer.make(preset, 2 * preset.vae.latent_channels)
+
+
+def widened(narrow: PixArtTransformer2DModel, like: PixArtTransformer2DModel) -> dict[str, torch.Tensor]:
+    """The weights of the same function with input channels more, which it does not look at."""
+    state = narrow.state_dict()
+    wanted = like.state_dict()["pos_embed.proj.weight"]
+    given = state["pos_embed.proj.weight"]
+    return {**state, "pos_embed.proj.weight": F.pad(given, (0, 0, 0, 0, 0, wanted.shape[1] - given.shape[1]))}
+
+
+def enlarged(latent: torch.Tensor) -> torch.Tensor:
+    """A thumbnail's latent [N, C, h, w] as the layout [N, C, 2 h, 2 w]."""
+    return latent.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+class LaidOut(nn.Module):
+    """The velocity of pictures with layouts [N, C, h, w], each of which may be asked for several times over, as guidance does."""
+
+    def __init__(self, velocity: Velocity, layout: torch.Tensor) -> None:
+        super().__init__()
+        self.velocity, self.layout = velocity, layout
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.velocity(torch.cat([x_t, self.layout.repeat(len(x_t) // len(self.layout), 1, 1, 1)], 1), t, text, mask)
+
+
+class LayoutObjective(nn.Module):
+    """Mean squared error of the velocity."""
+
+    def __init__(self, velocity: Velocity) -> None:
+        super().__init__()
+        self.velocity = velocity
+
+    def forward(self, layout: torch.Tensor, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return FlowObjective(LaidOut(self.velocity, layout))(**batch)
+
+
+def load(preset: Preset, workspace: Workspace) -> Velocity:
+    """The averaged weights of a run, for inference."""
+    weights, _ = training.averaged(workspace.stage("hybrid"), transformer.config(preset))
+    return training.use_average(Velocity(make(preset)), weights, "velocity").eval().requires_grad_(False)
+
+
+def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, warm_start: Path | None = None) -> training.State:
+    """Trains from the run's teacher, or from that of ``warm_start``."""
+    settings = preset.hybrid
+    codebook = vq.run(preset, data, workspace, worker)
+    encoder = TextEncoder(worker.device, preset.max_text_tokens)
+    latents = latents_stage.load(workspace, worker.device)
+    samples = Samples(data, latents, encoder, preset.dit.text_dropout)
+    torch.manual_seed(preset.seed)
+    narrow = transformer.make(preset)
+    narrow = transformer.load(preset, workspace.stage("dit")).transformer if warm_start is None else transformer.load_weights(warm_start, narrow)
+    model = make(preset)
+    model.load_state_dict(widened(narrow, model))
+
+    def make_batch(rng: np.random.Generator, count: int) -> dict:
+        chosen, captions = samples.draw(rng, count)
+        text, mask = encoder(captions)
+        index = torch.as_tensor(chosen, device=worker.device)
+        x_0 = latents.values[index].float()
+        bare = torch.as_tensor(rng.random(count) < settings.bare, device=worker.device)
+        return {
+            "layout": disturbed(codebook, latents.thumbnails[index].float(), latents.thumbnails_clear[index], settings.disturbed) * ~bare.view(-1, 1, 1, 1),
+            "x_0": x_0,
+            "noise": torch.randn_like(x_0),
+            "t": torch.randn(count, device=worker.device).sigmoid(),
+            "text": text,
+            "mask": mask,
+        }
+
+    return training.train(
+        LayoutObjective(Velocity(model).to(worker.device)),
+        make_batch,
+        settings.schedule,
+        transformer.config(preset),
+        workspace.stage("hybrid"),
+        worker,
+        compile_mode=preset.compile,
+        seed=preset.seed,
+    )
+
+
+def disturbed(codebook: InkbloomCodebook, thumbnails: torch.Tensor, clear: torch.Tensor, share: float) -> torch.Tensor:
+    """The layouts of thumbnails' latents, that share of whose codes are near ones."""
+    chosen = torch.rand(clear.shape, device=clear.device) < share
+    codes = codebook.encode(thumbnails + _NEAR * torch.randn_like(thumbnails) * chosen[:, None], clear)
+    return enlarged(codebook.decode(codes))
