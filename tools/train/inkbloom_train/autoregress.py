@@ -1,6 +1,8 @@
 """Stage ``autoregress``: the transformer that writes a picture's codes, first a thumbnail's, then the picture's."""
 
+import copy
 import random
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -96,6 +98,20 @@ def load(preset: Preset, workspace: Workspace) -> InkbloomAutoregressive:
     """The averaged weights of a run, for inference."""
     weights, _ = training.averaged(workspace.stage("autoregress"), _config(preset))
     return training.use_average(make(preset), weights, "model").eval().requires_grad_(False)
+
+
+def save(model: InkbloomAutoregressive, folder: Path, thumbnails_only: bool) -> None:
+    """Writes the component in f16; what draws thumbnails only is without the places of the fine grid."""
+    if thumbnails_only:
+        model = copy.deepcopy(model)
+        model.config.update({"grids": model.config.grids[:1], "guidance": model.config.guidance[:1]})
+        rows = sum(model.config.codes) + model.coarse
+        model.config.vocab_size = rows
+        model.model.embed_tokens.weight = nn.Parameter(model.model.embed_tokens.weight[:rows].clone(), requires_grad=False)
+        model.tie_weights()
+        del model.coarse_projection
+    model.half().save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)  # nothing reads it
 
 
 def encode(codebook: InkbloomCodebook, latents: Latents) -> torch.Tensor:

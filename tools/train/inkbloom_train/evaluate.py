@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from inkbloom_train.data.dataset import HELD_CONCEPT, HELD_PAIR, TRAIN, DataSet
 from inkbloom_train.distributed import Worker
 from inkbloom_train.errors import TrainError
 from inkbloom_train.pictures import open_pixels, to_model
-from inkbloom_train.presets import Preset
+from inkbloom_train.presets import EvaluateSettings, Preset
 from inkbloom_train.scorer import Scorer
 from inkbloom_train.workspace import Workspace
 
@@ -98,6 +99,11 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
                 text = model.encoder.pooled(asking)
                 chosen[split] = choose(chooser, np.stack([drawn[split] for drawn in candidates]), text)
             measure(f"{source}, best of {len(candidates)}", chosen)
+    for which in (generate.TOKENS, generate.HYBRID):
+        if generate.has(workspace, "autoregress") and (which == generate.TOKENS or generate.has(workspace, "hybrid")):
+            writer = generate.load_writer(preset, workspace, worker, which)
+            _by_candidates(writer, which, prompts, preset.evaluate, chooser, measure)
+            generate.grid(writer(list(GRID), batch=preset.evaluate.batch), list(GRID)).save(folder / f"grid-{which}.png")
     report["scores"] = [asdict(entry) for entry in scores]
     report["concepts"] = len(judge.concepts)
     (folder / "report.json").write_text(json.dumps(report, indent=1))
@@ -133,6 +139,20 @@ def choose(chooser: Scorer, candidates: np.ndarray, text: torch.Tensor) -> np.nd
     """Of candidates [K, N, H, W, 4] for N pooled prompts the best by the scorer, [N, H, W, 4]."""
     best = torch.stack([chooser.scores(drawn, text) for drawn in candidates]).argmax(0)
     return candidates[best.numpy(), np.arange(candidates.shape[1])]
+
+
+def _by_candidates(
+    model: generate.Writer, source: str, prompts: dict[str, list[str]], settings: EvaluateSettings, chooser: Scorer, measure: Callable[[str, dict], None]
+) -> None:
+    """Measures a way of drawing with one candidate, and with half and all of the settings' candidates."""
+    candidates = []
+    for seed in range(settings.candidates):
+        candidates.append({split: model(asking, seed=seed, batch=settings.batch) for split, asking in prompts.items()})
+        count = len(candidates)
+        if count in (1, settings.candidates // 2, settings.candidates):
+            texts = {split: model.base.encoder.pooled(asking) for split, asking in prompts.items()}
+            chosen = {split: choose(chooser, np.stack([drawn[split] for drawn in candidates]), texts[split]) for split in prompts}
+            measure(source if count == 1 else f"{source}, best of {count}", chosen)
 
 
 def _by_style(judge: Scorer, data: DataSet, asked: dict[str, list[int]], candidates: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:

@@ -15,7 +15,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import BertModel
 
-from inkbloom_train import checkpoint, evaluate, generate, scorer, text
+from inkbloom_train import autoregress, checkpoint, evaluate, generate, hybrid, scorer, text, vq
 from inkbloom_train.data.attribution import attribution
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
@@ -37,6 +37,7 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
     model.velocity.transformer.half().save_pretrained(folder / "transformer", max_shard_size=preset.export_shard)
     model.vae.half().to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
     shutil.copytree(workspace.stage(scorer.SHIPPED) / scorer.COMPONENT, folder / "scorer", ignore=shutil.ignore_patterns(scorer.STYLE_HEAD))
+    own_ways = _token_models(preset, workspace, folder)
     # AutoencoderTiny has no such setting, but diffusers uses these names for other autoencoders.
     _amend(folder / "vae" / "config.json", {"latents_mean": model.mean.tolist(), "latents_std": model.std.tolist(), "scaling_factor": 1.0, "shift_factor": 0.0})
     FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=model.shift).save_pretrained(folder / "scheduler")
@@ -55,6 +56,7 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
         "vae": ["diffusers", "AutoencoderTiny"],
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
         "scorer": ["inkbloom", "InkbloomScorer"],
+        **own_ways,
         "max_text_tokens": preset.max_text_tokens,
         "alpha": "premultiplied",
         "default_steps": model.steps,
@@ -69,6 +71,20 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
     (folder / "README.md").write_text(card(preset, data, workspace, report, which, model))
     worker.log(f"exported the {which} to {folder}")
     return folder
+
+
+def _token_models(preset: Preset, workspace: Workspace, folder: Path) -> dict:
+    """Writes the components of the ways `tokens` and `hybrid`, where the run has them, and returns what the index says of them."""
+    if not generate.has(workspace, "autoregress"):
+        return {}
+    vq.load(workspace.stage("vq"), vq.COMPONENT, preset).half().save_pretrained(folder / "codebook")
+    autoregress.save(autoregress.load(preset, workspace), folder / "autoregressive", thumbnails_only=not preset.autoregress.fine_share)
+    index = {"codebook": ["inkbloom", "InkbloomCodebook"], "autoregressive": ["inkbloom", "InkbloomAutoregressive"]}
+    if generate.has(workspace, "hybrid"):
+        hybrid.load(preset, workspace).transformer.half().save_pretrained(folder / "hybrid", max_shard_size=preset.export_shard)
+        index["hybrid"] = ["diffusers", "PixArtTransformer2DModel"]
+        index |= {"hybrid_steps": preset.hybrid.steps, "hybrid_guidance": preset.hybrid.guidance}
+    return index
 
 
 def _amend(path: Path, values: dict) -> None:
@@ -127,7 +143,7 @@ def _overrides(preset: Preset) -> str:
 
 def _stages(workspace: Workspace) -> str:
     lines = []
-    for stage in ("vae", "dit", "distill", "scorer", "judge"):
+    for stage in ("vae", "dit", "distill", "autoregress", "hybrid", "scorer", "judge"):
         place = workspace.stage(stage) / "checkpoint"
         if checkpoint.exists(place):
             state = checkpoint.load_meta(place)["state"]
