@@ -114,9 +114,9 @@ def save(model: InkbloomAutoregressive, folder: Path, thumbnails_only: bool) -> 
     (folder / "generation_config.json").unlink(missing_ok=True)  # nothing reads it
 
 
-def encode(codebook: InkbloomCodebook, latents: Latents) -> torch.Tensor:
-    """The codes of all views, the thumbnail's and then the picture's: i16 [N, places, 2]."""
-    pairs = ((latents.thumbnails, latents.thumbnails_clear), (latents.values, latents.clear))
+def encode(codebook: InkbloomCodebook, latents: Latents, fine: bool) -> torch.Tensor:
+    """The codes of all views, the thumbnail's and, if ``fine``, the picture's after them: i16 [N, places, 2]."""
+    pairs = [(latents.thumbnails, latents.thumbnails_clear), (latents.values, latents.clear)][: 1 + fine]
     parts = [[codebook.encode(*one).short() for one in zip(values.split(512), clear.split(512), strict=True)] for values, clear in pairs]
     return torch.cat([torch.cat(part) for part in parts], 1)
 
@@ -128,7 +128,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     latents = latents_stage.load(workspace, worker.device)
     samples = Samples(data, latents, encoder, settings.text_dropout)
-    codes = encode(codebook, latents)
+    codes = encode(codebook, latents, bool(settings.fine_share))
     torch.manual_seed(preset.seed)
     model, averaged = make(preset), make(preset).to(worker.device).eval()
     begin(model, codebook)
@@ -136,7 +136,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
     coarse, places = model.coarse, model.places
     checks = {name: _check(data, latents, encoder, codes, splits) for name, splits in (("seen", (TRAIN,)), ("held", (HELD_PAIR, HELD_CONCEPT)))}
     if worker.leads and checks["held"] is not None:
-        worker.log(f"a mixture of neighbours needs {_floors(codes[samples.indices], checks['held']['codes'], codebook.config.grids)} bits a place of the held-out pictures")
+        worker.log(f"a mixture of neighbours needs {_floors(codes[samples.indices], checks['held']['codes'], codebook.config.grids[: 1 + bool(settings.fine_share)])} bits a place of the held-out pictures")
 
     def make_batch(rng: np.random.Generator, count: int) -> dict:
         last = places if rng.random() < settings.fine_share else coarse

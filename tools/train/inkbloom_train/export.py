@@ -107,7 +107,7 @@ def card(preset: Preset, data: DataSet, workspace: Workspace, report: dict, whic
 - `transformer/`: PixArtTransformer2DModel, velocity flow matching; {"the 4-step student, distilled after PeRFlow" if which == generate.STUDENT else "the teacher"}, averaged weights.
 - `vae/`: AutoencoderTiny, RGBA in and out. Its encoder sees pictures of {preset.encoded} px, each pixel the mean of a square of four, and makes latents eight times smaller on each side; its decoder has one stage more and draws {preset.size} px. Values are 2x - 1 of premultiplied RGBA. Latents are multiplied by `latents_std` and `latents_mean` is added before decoding.
 - `scorer/`: InkbloomScorer, which chooses among candidates: a score for a picture and a prompt; what it computes is in `tools/train/inkbloom_train/scorer_model.py`.
-- `text_encoder/`, `tokenizer/`: all-MiniLM-L6-v2 (Apache-2.0), last hidden state, at most {preset.max_text_tokens} tokens, padding masked.
+{_token_parts(workspace, preset)}- `text_encoder/`, `tokenizer/`: all-MiniLM-L6-v2 (Apache-2.0), last hidden state, at most {preset.max_text_tokens} tokens, padding masked.
 - Sampling: {model.steps} Euler steps, evenly spaced from 1 and shifted by {model.shift}, {guidance}.
 
 Prompts: "STYLE of THING" works best; other phrasings, colours and "two THINGS", "A next to B" were in training too. Styles:
@@ -135,6 +135,16 @@ The judge is trained on pictures of this data set, so its figures compare models
 
 {len(data.rows)} pictures of {len({row.concept for row in data.rows})} concepts under {licences}; see [ATTRIBUTION.md](ATTRIBUTION.md). No logos, flags, letters or skin-tone repeats. 5 % of the concepts and 5 % of the (concept, style) pairs were held out.
 """
+
+
+def _token_parts(workspace: Workspace, preset: Preset) -> str:
+    if not generate.has(workspace, "autoregress"):
+        return ""
+    grids = "a thumbnail" if not preset.autoregress.fine_share else "a thumbnail and then the picture"
+    lines = [f"- `codebook/`, `autoregressive/`: the way `tokens`, which writes {grids} code by code; what they compute is in `tools/train/inkbloom_train/tokens_model.py`."]
+    if generate.has(workspace, "hybrid"):
+        lines.append(f"- `hybrid/`: PixArtTransformer2DModel with the thumbnail's latent as further input channels; {preset.hybrid.steps} steps, guidance {preset.hybrid.guidance}.")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _overrides(preset: Preset) -> str:
