@@ -1,7 +1,9 @@
 """Stage ``latents``: the training pictures, augmented and encoded once for all epochs.
 
 View 0 holds every picture as it is; each further view holds the training split, augmented anew.
-A view is ``view-NNN.safetensors`` (f16 [N, C, h, w]) with ``view-NNN.json`` (what each shows).
+A view is ``view-NNN.safetensors`` with ``view-NNN.json`` (what each shows): f16 ``latents`` [N, C, h, w], the
+``thumbnails`` [N, C, h / 2, w / 2] of the same pictures at half the size, and where each is fully transparent,
+``latents_clear`` [N, h, w] and ``thumbnails_clear``.
 """
 
 import hashlib
@@ -14,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderTiny
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from inkbloom_train import training
@@ -29,6 +33,7 @@ from inkbloom_train.presets import Preset
 from inkbloom_train.workspace import Workspace
 
 _STATISTICS = "statistics.json"
+_PARTS = ("latents", "thumbnails", "latents_clear", "thumbnails_clear")
 
 
 @dataclass
@@ -37,6 +42,12 @@ class Latents:
 
     values: torch.Tensor
     """f16 [N, C, h, w], mean 0 and standard deviation 1."""
+    thumbnails: torch.Tensor
+    """f16 [N, C, h / 2, w / 2], in the same units: the pictures at half the size."""
+    clear: torch.Tensor
+    """Bool [N, h, w]: the places of ``values`` that show nothing."""
+    thumbnails_clear: torch.Tensor
+    """Bool [N, h / 2, w / 2]."""
     views: list[View]
     mean: torch.Tensor
     """[C]: what to add back, after the deviation, before decoding."""
@@ -60,7 +71,7 @@ def encode(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worke
     _dataset, _partners = dataset, _rows_by_style(dataset)
     for number in range(worker.rank, preset.latents.views, worker.count):
         path = folder / f"view-{number:03d}.safetensors"
-        if not path.exists():
+        if not _whole(path):
             rows = list(range(len(dataset.rows))) if number == 0 else dataset.of_split(TRAIN)
             _encode_view(path, rows, number, vae, preset, worker)
     worker.barrier()
@@ -68,6 +79,14 @@ def encode(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worke
         values = load_file(folder / "view-000.safetensors")["latents"][dataset.of_split(TRAIN)].float()
         found = {"mean": values.mean((0, 2, 3)).tolist(), "std": values.std((0, 2, 3)).tolist(), "encoder": encoder}
         (folder / _STATISTICS).write_text(json.dumps(found))
+
+
+def _whole(path: Path) -> bool:
+    """Whether a view is there with all that is read of one; earlier ones had no thumbnails."""
+    if not path.exists():
+        return False
+    with safe_open(path, "pt") as file:
+        return set(file.keys()) == set(_PARTS)
 
 
 def fingerprint(vae: AutoencoderTiny) -> str:
@@ -102,12 +121,15 @@ def _draw(job: tuple[int, int, int, int]) -> tuple[np.ndarray, View] | str:
 
 @torch.no_grad()
 def _encode_view(path: Path, rows: list[int], number: int, vae: AutoencoderTiny, preset: Preset, worker: Worker) -> None:
-    found, views, waiting, failures = [], [], [], Counter()
+    found, views, waiting, failures = {part: [] for part in _PARTS}, [], [], Counter()
 
     def flush() -> None:
         x = to_model(torch.from_numpy(np.stack(waiting)).to(worker.device))
-        with worker.autocast():
-            found.append(vae.encoder(x).half().cpu())
+        for part, pictures in (("latents", x), ("thumbnails", F.avg_pool2d(x, 2))):
+            with worker.autocast():
+                latent = vae.encoder(pictures)
+            found[part].append(latent.half().cpu())
+            found[f"{part}_clear"].append(transparent(pictures, pictures.shape[2] // latent.shape[2]).cpu())
         waiting.clear()
 
     with Pool(max(1, preset.workers // worker.count)) as pool:
@@ -127,9 +149,14 @@ def _encode_view(path: Path, rows: list[int], number: int, vae: AutoencoderTiny,
             flush()
     path.with_suffix(".json").write_text(json.dumps([asdict(view) for view in views]))
     partial = path.with_suffix(".partial")
-    save_file({"latents": torch.cat(found).contiguous()}, partial)
+    save_file({part: torch.cat(values).contiguous() for part, values in found.items()}, partial)
     partial.replace(path)
     print(f"view {number}: {len(views)} pictures encoded, {sum(failures.values())} failed {dict(failures) or ''}".rstrip(), flush=True)
+
+
+def transparent(pictures: torch.Tensor, side: int) -> torch.Tensor:
+    """Which squares of ``side`` px of pictures [N, 4, H, W] show nothing (a mean alpha below 1 of 255): bool [N, H / side, W / side]."""
+    return F.avg_pool2d(pictures[:, 3:].float(), side)[:, 0] < 2 / 255 - 1
 
 
 def statistics(workspace: Workspace, vae: AutoencoderTiny | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -148,10 +175,14 @@ def load(workspace: Workspace, device: torch.device) -> Latents:
     mean, std = statistics(workspace)
     paths = sorted(workspace.stage("latents").glob("view-*.safetensors"))
     training.require_memory("loading the latents", 3 * sum(path.stat().st_size for path in paths), "close other programs, or move some view files away")
-    values, views = [], []
+    found, views = {part: [] for part in _PARTS}, []
     for path in paths:
-        raw = load_file(path)["latents"].float()
-        values.append(((raw - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)).half())
+        if not _whole(path):
+            raise TrainError(f"{path} is of an earlier version, without thumbnails: run the stage `latents` again")
+        stored = load_file(path)
+        for part in ("latents", "thumbnails"):
+            found[part].append(((stored[part].float() - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)).half())
+            found[f"{part}_clear"].append(stored[f"{part}_clear"])
         views += [View(**entry) for entry in json.loads(path.with_suffix(".json").read_text())]
-    plain = {row: row for row in range(len(values[0])) if views[row].rows}
-    return Latents(torch.cat(values).to(device), views, mean, std, plain)
+    plain = {row: row for row in range(len(found["latents"][0])) if views[row].rows}
+    return Latents(*(torch.cat(found[part]).to(device) for part in _PARTS), views, mean, std, plain)
