@@ -5,15 +5,19 @@
 //! ```text
 //! prompt -> TokenIds -> TextEmbedding -> [ noise -> x_t ... x_0 ] -> Latent -> pixels -> canvas / PNG
 //! prompt/               text/            denoise/                    autoencoder/  pixels/
+//!                                     -> ImageTokens -------------->
+//!                                        autoregress/
 //! ```
 //!
 //! `pipeline` is the only room that knows this order; `layers` and `weights` serve every room;
 //! `web` binds the whole to JavaScript. Rooms meet only in [`values`].
 
 pub mod error;
+pub mod noise;
 pub mod values;
 
 pub mod autoencoder;
+pub mod autoregress;
 pub mod denoise;
 pub mod pipeline;
 pub mod pixels;

@@ -38,6 +38,17 @@ impl TextEmbedding {
     }
 }
 
+/// A picture, or the upper rows of one, as codes of an image tokenizer. On the host, where they are drawn: they are few.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageTokens {
+    /// Height and width in places.
+    pub grid: [usize; 2],
+    /// Of each place, rows from the top; fewer than the grid has, while it is drawn.
+    pub codes: Vec<u32>,
+    /// The second code of each place, of tokenizers that have one; else none.
+    pub residual: Vec<u32>,
+}
+
 /// `[N, C, H / f, W / f]`: noise, any `x_t` on the way, or what the autoencoder decodes.
 pub type Latent = Tensor<4>;
 

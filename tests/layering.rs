@@ -6,13 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const ROOMS: [&str; 6] = ["prompt", "text", "denoise", "autoencoder", "pixels", "score"];
+const ROOMS: [&str; 7] = ["prompt", "text", "autoregress", "denoise", "autoencoder", "pixels", "score"];
 
 /// Modules of ours that the file at `path` (relative to src/) must not name.
 fn forbidden(path: &str) -> Vec<&'static str> {
     let room = path.split(['/', '.']).next().unwrap();
     let mut list = match room {
-        "values" | "error" => [&ROOMS[..], &["pipeline", "layers", "weights", "web", "values"]].concat(),
+        "values" | "error" | "noise" => [&ROOMS[..], &["pipeline", "layers", "weights", "web", "values"]].concat(),
         "layers" | "weights" => [&ROOMS[..], &["pipeline", "web"]].concat(),
         "pipeline" => vec!["web"],
         "web" | "lib" => vec![],
@@ -49,6 +49,9 @@ fn banned(path: &str) -> Vec<(&'static str, &'static str)> {
         ("into_scalar()", "a blocking readback panics in a browser"),
         ("block_on(", "nothing here may block"),
     ]);
+    if ["autoregress/sample.rs", "autoregress/search.rs"].contains(&path) {
+        list.push(("burn", "sampling and search are plain numbers"));
+    }
     if path.starts_with("denoise/schedule/") {
         list.extend([
             ("burn", "schedules are plain numbers"),

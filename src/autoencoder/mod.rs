@@ -1,5 +1,6 @@
 //! [`Latent`] <-> [`PixelTensor`]: one file per family, and what they share.
 
+pub mod codebook;
 pub mod dc;
 pub mod kl;
 mod scaling;

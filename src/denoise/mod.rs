@@ -3,11 +3,11 @@
 mod denoiser;
 pub mod dit;
 mod guidance;
-pub mod noise;
 mod run;
 pub mod schedule;
 pub mod unet;
 
 pub use denoiser::{Condition, Denoiser, Prepared};
 pub use guidance::{Guidance, SkipLayers};
+pub use crate::noise;
 pub use run::{Blend, Denoising, FreshNoise, StepOutcome};

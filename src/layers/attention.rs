@@ -38,7 +38,7 @@ fn by_head<const P: usize>(x: Tensor<3>, heads: usize) -> [Tensor<4>; P] {
 }
 
 /// [`multi_head_attention`] for what is split by head already: `[N, heads, T, d]` each.
-fn attend(
+pub(super) fn attend(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,

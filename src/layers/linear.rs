@@ -31,10 +31,16 @@ impl Linear {
 
     /// Layers of equal shape that see the same input, as one product: their outputs stand side by side.
     pub fn load_joined(layers: &[Params], d_in: usize, d_out: usize, bias: bool) -> Result<Self> {
+        let layers: Vec<_> = layers.iter().map(|params| (params, d_out)).collect();
+        Self::load_side_by_side(&layers, d_in, bias)
+    }
+
+    /// As [`load_joined`](Self::load_joined), for layers of as many outputs as stand beside each.
+    pub fn load_side_by_side(layers: &[(&Params, usize)], d_in: usize, bias: bool) -> Result<Self> {
         let mut pieces: Vec<Piece> = Vec::new();
         let mut run: Vec<(Tensor<2>, Option<Tensor<1>>)> = Vec::new();
         let mut rows_in_run = 0;
-        for params in layers {
+        for &(params, d_out) in layers {
             let weight = params.weight("weight", [d_out, d_in])?;
             let bias: Option<Tensor<1>> = bias.then(|| params.tensor("bias", [d_out])).transpose()?;
             let mut start = 0;

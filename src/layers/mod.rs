@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod conv;
+mod decoder;
 mod embedding;
 mod linear;
 mod norm;
@@ -15,10 +16,11 @@ pub use attention::{
     multi_head_attention,
 };
 pub use conv::{Conv2d, resize_nearest, upsample_nearest_2x};
+pub use decoder::{Decoder, DecoderConfig, DecoderKind, KvCache};
 pub use embedding::{
     Embedding, PositionTable, TimestepEmbedding, sincos_2d, timestep_embedding, timestep_embedding_with,
 };
-pub use linear::{FeedForward, LIVE_WIDTHS, Linear};
+pub use linear::{FeedForward, LIVE_WIDTHS, Linear, laid_out};
 pub use norm::{AdaLayerNormContinuous, GroupNorm, LayerNorm, Modulation, RmsNorm, modulate};
 pub use resnet::{ResnetBlock2D, ResnetOptions};
-pub use rotary::Rotary;
+pub use rotary::{HalfRotary, Rotary};

@@ -41,3 +41,40 @@ impl Rotary {
         Tensor::cat(vec![turned_even, turned_odd], 4).reshape([n, t, heads, d])
     }
 }
+
+/// Turns each feature of the first half of a head together with its like of the second half, by angles that follow from
+/// the token's place (transformers `apply_rotary_pos_emb` with `rotate_half`).
+#[derive(Clone)]
+pub struct HalfRotary {
+    /// `[1, 1, T, d]` each; the sines of the first half are negated.
+    cos: Tensor<4>,
+    sin: Tensor<4>,
+}
+
+impl HalfRotary {
+    /// `angles` holds `pairs` of them for each token, in its order.
+    pub fn new(angles: &[f32], pairs: usize, device: &Device) -> Self {
+        let table = |wave: fn(f64) -> f64, first: f32| {
+            let values: Vec<f32> = angles
+                .chunks(pairs)
+                .flat_map(|row| [first, 1.0].into_iter().flat_map(move |sign| row.iter().map(move |a| (sign, *a))))
+                .map(|(sign, angle)| sign * wave(f64::from(angle)) as f32)
+                .collect();
+            Tensor::from_data(TensorData::new(values, [1, 1, angles.len() / pairs, 2 * pairs]), device)
+        };
+        Self { cos: table(f64::cos, 1.0), sin: table(f64::sin, -1.0) }
+    }
+
+    /// Of the `count` tokens from `start` on.
+    pub fn at(&self, start: usize, count: usize) -> Self {
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().narrow(2, start, count));
+        Self { cos, sin }
+    }
+
+    /// Queries or keys `[N, heads, T, d] -> [N, heads, T, d]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, _, _, d] = x.dims();
+        let swapped = Tensor::cat(vec![x.clone().narrow(3, d / 2, d / 2), x.clone().narrow(3, 0, d / 2)], 3);
+        x * self.cos.clone() + swapped * self.sin.clone()
+    }
+}

@@ -3,7 +3,9 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::{
-    event::{Event, Preview},
+    event::Event,
+    family::Network,
+    finish::{Drawn, Finish},
     image_to_image, inpaint,
     model::Model,
     plan,
@@ -16,7 +18,7 @@ use crate::{
     Result,
     denoise::{Blend, Condition, Denoising, FreshNoise, Guidance, noise},
     pixels,
-    values::{Image, Latent, read},
+    values::{Latent, TextEmbedding},
 };
 
 /// The stream of a seed's noise that draws the encoding of an init picture; steps count from 1, the start is 0.
@@ -38,100 +40,69 @@ pub async fn draw(
     let prompt = text.last();
     on_event(Event::Text { tokens: &tokens, embedding: &prompt }).await?;
 
-    let model = &*model;
-    let [_, h, w] = model.latent_shape(plan.width, plan.height);
-    let timesteps: Vec<f32> = plan.schedule.steps.iter().map(|step| step.timestep).collect();
-    let (picture, guidance) = ((plan.height, plan.width), plan.guidance);
-    let condition = Condition { text, picture, guidance, skip_layers: Vec::new() };
-    let (denoiser, scale) = (model.network.denoiser.as_ref(), plan.guides.unwrap_or(1.0));
-    let skip = request.skip_layers.as_ref().map(|skip| (skip, plan.steps));
-    let guidance = Guidance::new(denoiser, &condition, scale, skip, &timesteps, [h, w])?;
-    let drawing = Drawing { model, request, plan: &plan, guidance };
-    let mut drawn = Generated { warnings: plan.warnings.clone(), ..Default::default() };
-    let Some(candidates) = plan.candidates else {
-        for image in 0..plan.count {
-            let latent = drawing.denoise(image, plan.count, &mut on_event).await?;
-            drawn.images.push(drawing.decode(image, latent, &mut on_event).await?);
-            drawn.seeds.push(drawing.seed(image));
-        }
-        return Ok(drawn);
-    };
-    let mut scored = Vec::with_capacity(candidates);
-    for image in 0..candidates {
-        let latent = drawing.denoise(image, candidates, &mut on_event).await?;
-        let pixels = drawing.preview(latent.clone()).pixels();
-        let score = read(model.scorer()?.forward(pixels.clone(), &prompt)?).await?[0];
-        let picture = pixels::read_image(pixels, model.info.alpha).await?;
-        let (count, seed) = (candidates, drawing.seed(image));
-        on_event(Event::Candidate { image, count, seed, score, picture: &picture }).await?;
-        scored.push((score, seed, latent));
+    let finish = Finish { model, request, plan: &plan, prompt: &prompt };
+    let drawing = Drawing::new(&finish, &finish.model.network, text)?;
+    let count = plan.candidates.unwrap_or(plan.count);
+    let mut drawn = Vec::with_capacity(count);
+    for image in 0..count {
+        let latent = drawing.denoise([image, count], finish.seed(image), None, &mut on_event).await?;
+        let preview = || finish.preview(latent.clone());
+        let score = match plan.candidates {
+            Some(count) => Some(finish.candidate([image, count], preview(), &mut on_event).await?),
+            None => None,
+        };
+        drawn.push(Drawn { seed: finish.seed(image), latent, score });
     }
-    scored.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
-    for (image, (score, seed, latent)) in scored.into_iter().take(plan.count).enumerate() {
-        drawn.images.push(drawing.decode(image, latent, &mut on_event).await?);
-        drawn.seeds.push(seed);
-        drawn.scores.push(score);
-    }
-    Ok(drawn)
+    finish.decode(drawn, &mut on_event).await
 }
 
-/// What all pictures of a request share.
-struct Drawing<'a> {
-    model: &'a Model,
-    request: &'a Request,
-    plan: &'a Plan,
+/// A network that is ready to draw the pictures of a request.
+pub struct Drawing<'a> {
+    finish: &'a Finish<'a>,
     guidance: Guidance<'a>,
 }
 
-impl Drawing<'_> {
-    fn seed(&self, image: usize) -> u64 {
-        self.request.seed.wrapping_add(image as u64)
+impl<'a> Drawing<'a> {
+    /// `text` is the prompt's, after the negative one where it guides.
+    ///
+    /// # Errors
+    /// Those of the network.
+    pub fn new(finish: &'a Finish<'a>, network: &'a Network, text: TextEmbedding) -> Result<Self> {
+        let Finish { model, request, plan, .. } = *finish;
+        let [_, h, w] = model.latent_shape(plan.width, plan.height);
+        let timesteps: Vec<f32> = plan.schedule.steps.iter().map(|step| step.timestep).collect();
+        let (picture, guidance) = ((plan.height, plan.width), plan.guidance);
+        let condition = Condition { text, picture, guidance, skip_layers: Vec::new() };
+        let (denoiser, scale) = (network.denoiser.as_ref(), plan.guides.unwrap_or(1.0));
+        let skip = request.skip_layers.as_ref().map(|skip| (skip, plan.steps));
+        let guidance = Guidance::new(denoiser, &condition, scale, skip, &timesteps, [h, w])?;
+        Ok(Self { finish, guidance })
     }
 
-    /// From noise or a picture to the latent that is decoded, `[1, C, h, w]`.
-    async fn denoise(
+    /// From noise or a picture to the latent that is decoded, `[1, C, h, w]`; `layout`, of the same shape, is told to
+    /// networks that take one.
+    ///
+    /// # Errors
+    /// Those of the network, and whatever `on_event` gives.
+    pub async fn denoise(
         &self,
-        image: usize,
-        count: usize,
+        [image, count]: [usize; 2],
+        seed: u64,
+        layout: Option<Latent>,
         on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Latent> {
-        let Self { model, request, plan, .. } = *self;
-        let seed = self.seed(image);
+        let Finish { model, request, plan, .. } = *self.finish;
         let noise = unit_noise(model, &request.noise, seed, 0, plan);
         let Start { x_t, blend, extra } = start(model, request, &noise, seed, plan);
         let fresh = FreshNoise { seed, given: request.step_noise.clone() };
-        let mut run = Denoising::new(&self.guidance, &plan.schedule, x_t, extra, fresh, blend);
+        let mut run = Denoising::new(&self.guidance, &plan.schedule, x_t, layout.or(extra), fresh, blend);
         on_event(Event::Start { image, noise: &noise, x_t: run.x_t() }).await?;
         while let Some(outcome) = run.step()? {
             let (step, steps) = (outcome.step, plan.schedule.steps.len());
-            let preview = self.preview(outcome.x_0);
+            let preview = self.finish.preview(outcome.x_0);
             on_event(Event::Step { image, count, step, steps, x_t: &outcome.x_t, preview }).await?;
         }
         Ok(run.x_t().clone())
-    }
-
-    fn preview(&self, x_0: Latent) -> Preview<'_> {
-        let (decoder, halved) = self.model.preview_decoder();
-        Preview { x_0, decoder, halved, alpha: self.model.info.alpha }
-    }
-
-    /// The finished picture.
-    async fn decode(
-        &self,
-        image: usize,
-        latent: Latent,
-        on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
-    ) -> Result<Image> {
-        let pixels = match self.plan.tile {
-            Some(tile) => self.model.autoencoder.decode_tiled(latent, tile),
-            None => self.model.autoencoder.decode(latent),
-        };
-        on_event(Event::Decoded { image, pixels: &pixels }).await?;
-        let drawn = pixels::read_image(pixels, self.model.info.alpha).await?;
-        Ok(match (&self.request.init, &self.request.mask) {
-            (Some(init), Some(mask)) => pixels::keep_spared(&drawn, init, mask, self.model.info.alpha),
-            _ => drawn,
-        })
     }
 }
 

@@ -5,8 +5,9 @@ use burn::tensor::{module, ops::AvgPoolOptions};
 use crate::{
     Result,
     autoencoder::Autoencoder,
+    autoregress::Logits,
     pixels::{self, Alpha},
-    values::{Image, Latent, PixelTensor, TextEmbedding, TokenIds},
+    values::{Image, ImageTokens, Latent, PixelTensor, TextEmbedding, TokenIds},
 };
 
 /// What happens on the way, in this order: `Text` once; then for every picture `Start`, each `Step`, `Decoded`;
@@ -23,6 +24,21 @@ pub enum Event<'a> {
         image: usize,
         noise: &'a Latent,
         x_t: &'a Latent,
+    },
+    /// Of the ways that draw codes, before any `Start`: a row of a grid, of all pictures that are drawn side by side.
+    Tokens {
+        /// The picture that is shown, which is the best so far.
+        image: usize,
+        count: usize,
+        stage: Stage,
+        /// Rows of the grid that are drawn, from 1, and in all.
+        row: usize,
+        rows: usize,
+        /// What that picture has of the grid.
+        tokens: &'a ImageTokens,
+        /// Guided logits of the first picture that is drawn here, of each draw of the row.
+        logits: &'a [Logits],
+        preview: Preview<'a>,
     },
     Step {
         image: usize,
@@ -45,6 +61,27 @@ pub enum Event<'a> {
         image: usize,
         pixels: &'a PixelTensor,
     },
+}
+
+/// What is being drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The coarse grid of codes: a small picture.
+    Layout,
+    /// The fine grid of codes.
+    Detail,
+    /// The picture, from noise.
+    Denoise,
+}
+
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Layout => "layout",
+            Self::Detail => "detail",
+            Self::Denoise => "denoise",
+        }
+    }
 }
 
 /// A cheap look at what the model would draw if it stopped here; costs nothing until asked for.

@@ -84,10 +84,15 @@ impl MemoryPlan {
         }
     }
 
+    /// How many bytes there are to draw with, besides what stays.
+    pub fn room(&self) -> u64 {
+        self.budget.bytes.saturating_sub(self.resident)
+    }
+
     /// The tile in which a latent of `h` x `w` positions is decoded; `None` where it fits in one piece. `map` is what
     /// [`AutoencoderShape::map_per_position`](crate::autoencoder::AutoencoderShape) says.
     pub fn tile(&self, map: usize, h: usize, w: usize) -> Option<usize> {
-        let room = self.budget.bytes.saturating_sub(self.resident);
+        let room = self.room();
         let fits = |h: usize, w: usize| {
             decoding(map, h, w) <= room && decoding(map, h, w) / LIVE_MAPS <= self.budget.largest_tensor
         };

@@ -7,13 +7,17 @@
 //! model                               what is loaded, and what it needs
 //! start, text_to_image, ...           where a run begins
 //! plan                                a request checked against a model
-//! diffusion                           the ways of drawing, a file each
+//! finish                              where every way ends: scores, the best of them, pixels
+//! diffusion, codes, tokens, hybrid    the ways of drawing, a file each; codes are what the last two draw
 //! mod                                 Pipeline: load, choose the way, generate
 //! ```
 
+mod codes;
 mod diffusion;
 mod event;
 mod family;
+mod finish;
+mod hybrid;
 mod image_to_image;
 mod inpaint;
 mod memory;
@@ -23,12 +27,15 @@ mod request;
 mod start;
 mod text;
 mod text_to_image;
+mod tokens;
 
-pub use event::{Event, Preview};
+pub use event::{Event, Preview, Stage};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
 use model::Model;
-pub use model::{OPTIONAL, PREVIEW, SCORER, memory_needs, required_params};
-pub use request::{Generated, Info, Keep, Plan, Request};
+pub use model::{
+    AUTOREGRESSIVE, CODEBOOK, HYBRID, OPTIONAL, PREVIEW, SCORER, memory_needs, required_params, ways,
+};
+pub use request::{CodesPlan, Generated, Info, Keep, Plan, Request, Search, Way};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};
 use crate::{
@@ -120,6 +127,10 @@ impl Pipeline {
         request: &Request,
         on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Generated> {
-        diffusion::draw(&mut self.model, request, on_event).await
+        match request.way {
+            None | Some(Way::Diffusion) => diffusion::draw(&mut self.model, request, on_event).await,
+            Some(Way::Tokens) => tokens::draw(&mut self.model, request, on_event).await,
+            Some(Way::Hybrid) => hybrid::draw(&mut self.model, request, on_event).await,
+        }
     }
 }

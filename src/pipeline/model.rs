@@ -6,12 +6,13 @@ use serde_json::Value;
 use super::{
     family::{self, Family, Network},
     memory::{F32_BYTES, MIN_TILE, MemoryNeeds, MemoryPlan, decoding},
-    request::Info,
+    request::{Info, Way},
     text::{Encoded, TextStage, released},
 };
 use crate::{
     Error, Result,
-    autoencoder::{Autoencoder, AutoencoderShape},
+    autoencoder::{Autoencoder, AutoencoderShape, codebook::Codebook},
+    autoregress::Autoregressive,
     denoise::schedule::{self, Host, Scheduler},
     pixels::Alpha,
     score::Scorer,
@@ -33,6 +34,11 @@ pub struct Model {
     /// A small decoder of the same latents (TAESD), for previews.
     preview: Option<Autoencoder>,
     scorer: Option<Scorer>,
+    codebook: Option<Codebook>,
+    autoregressive: Option<Autoregressive>,
+    hybrid: Option<Network>,
+    /// Steps and guidance of the hybrid where a request says nothing.
+    pub hybrid_defaults: (usize, f32),
     pub memory: MemoryPlan,
     pub info: Info,
     pub device: Device,
@@ -42,8 +48,33 @@ pub struct Model {
 pub const PREVIEW: &str = "preview_vae";
 /// The optional component that chooses among candidates.
 pub const SCORER: &str = "scorer";
+/// The optional component that knows what codes stand for.
+pub const CODEBOOK: &str = "codebook";
+/// The optional component that writes pictures as codes.
+pub const AUTOREGRESSIVE: &str = "autoregressive";
+/// The optional component that draws to a layout of codes.
+pub const HYBRID: &str = "hybrid";
 /// The components that a model draws without, and that a bundle marks as optional.
-pub const OPTIONAL: [&str; 2] = [PREVIEW, SCORER];
+pub const OPTIONAL: [&str; 5] = [PREVIEW, SCORER, CODEBOOK, AUTOREGRESSIVE, HYBRID];
+
+impl Way {
+    /// The [`OPTIONAL`] components that it needs.
+    pub fn components(self) -> &'static [&'static str] {
+        match self {
+            Self::Diffusion => &[],
+            Self::Tokens => &[CODEBOOK, AUTOREGRESSIVE],
+            Self::Hybrid => &[CODEBOOK, AUTOREGRESSIVE, HYBRID],
+        }
+    }
+}
+
+/// The ways of drawing that the model in `files` has with all its components, the default first.
+///
+/// # Errors
+/// `BadModel` for a class or an option that this version does not know.
+pub fn ways(files: &ModelFiles) -> Result<Vec<Way>> {
+    list_params(&Device::flex(), |tensors| Model::load(files, tensors)).map(|(_, model)| model.info.ways)
+}
 
 /// Names and shapes of every tensor that the model in `files` takes: `component/key`.
 ///
@@ -70,10 +101,11 @@ pub fn memory_needs(files: &ModelFiles) -> Result<MemoryNeeds> {
     let [_, h, w] = model.latent_shape(width, height);
     let prompts = if model.guides(model.info.default_guidance, None).is_some() { 2 } else { 1 };
     let map = model.autoencoder.shape().map_per_position;
+    let codes = model.autoregressive.as_ref().map_or(0, |codes| codes.live_values(1, 2, codes.config().places()));
     Ok(MemoryNeeds {
         text: bytes(true),
         other: bytes(false),
-        denoising: model.network.denoiser.live_values(prompts, h, w) * F32_BYTES,
+        denoising: model.network.denoiser.live_values(prompts, h, w).max(codes) * F32_BYTES,
         decoding: decoding(map, h, w),
         decoding_tile: decoding(map, h.min(MIN_TILE), w.min(MIN_TILE)),
     })
@@ -97,6 +129,11 @@ impl Model {
         let network = family.network(files, tensors)?;
         let text = TextStage::load(files, tensors, family, max_text_tokens)?;
         let scorer = files.configs.contains_key(SCORER).then(|| Scorer::load(tensors, files, SCORER)).transpose()?;
+        let has = |component: &str| files.configs.contains_key(component);
+        let codebook = has(CODEBOOK).then(|| Codebook::load(tensors, files, CODEBOOK)).transpose()?;
+        let autoregressive =
+            has(AUTOREGRESSIVE).then(|| Autoregressive::load(tensors, files, AUTOREGRESSIVE)).transpose()?;
+        let hybrid = has(HYBRID).then(|| family::pixart(files, tensors, HYBRID)).transpose()?;
         let latent = shape.latent_channels;
         let repainting = 2 * latent + family.told_mask().channels(shape.factor);
         if ![latent, repainting].contains(&network.in_channels) {
@@ -130,7 +167,10 @@ impl Model {
             default_guidance: index.f64("default_guidance", defaults.guidance)? as f32,
             sizes,
             styles: index.opt_strs("styles")?.unwrap_or_default().into_iter().map(str::to_owned).collect(),
+            ways: Vec::new(),
         };
+        let hybrid_guidance = index.f64("hybrid_guidance", info.default_guidance.into())? as f32;
+        let hybrid_defaults = (index.count("hybrid_steps", info.default_steps)?, hybrid_guidance);
         let scheduler_class = files.class("scheduler")?.to_owned();
         let scheduler_config = files.config("scheduler")?.value();
         let repairs = family.scheduler_repairs(family::pipeline_class(&index)?);
@@ -143,7 +183,7 @@ impl Model {
         let of_scheduler = of_scheduler.list();
         let notes = files.notes.list().into_iter().filter(|note| !of_scheduler.contains(note)).collect();
         of_scheduler.into_iter().for_each(|note| files.notes.add(note));
-        Ok(Self {
+        let mut this = Self {
             family,
             text: Some(text),
             network,
@@ -154,10 +194,58 @@ impl Model {
             autoencoder,
             preview,
             scorer,
+            codebook,
+            autoregressive,
+            hybrid,
+            hybrid_defaults,
             memory: MemoryPlan::default(),
             info,
             device: tensors.device().clone(),
-        })
+        };
+        this.check_codes(files)?;
+        Ok(this)
+    }
+
+    /// Whether the components that have to do with codes fit each other and the rest, as far as they are there; and which
+    /// ways they make.
+    fn check_codes(&mut self, files: &ModelFiles) -> Result<()> {
+        let shape = self.autoencoder.shape();
+        if let Some(codebook) = &self.codebook
+            && codebook.config().latent_channels != shape.latent_channels
+        {
+            let right = format!("this model's autoencoder makes latents of {} channels", shape.latent_channels);
+            return Err(files.config(CODEBOOK)?.wrong("latent_channels", &right));
+        }
+        if let (Some(codebook), Some(autoregressive)) = (&self.codebook, &self.autoregressive) {
+            let (codes, theirs) = (autoregressive.config(), codebook.config());
+            if codes.codes != theirs.codes {
+                let right = format!("this model's tokenizer has the codes {:?}", theirs.codes);
+                return Err(files.config(AUTOREGRESSIVE)?.wrong("codes", &right));
+            }
+            if codes.grids.iter().any(|grid| !theirs.grids.contains(grid)) {
+                let right = format!("this model's tokenizer was made for the grids {:?}", theirs.grids);
+                return Err(files.config(AUTOREGRESSIVE)?.wrong("grids", &right));
+            }
+        }
+        if let Some(hybrid) = &self.hybrid
+            && [hybrid.in_channels, hybrid.out_channels] != [2 * shape.latent_channels, shape.latent_channels]
+        {
+            let right = format!("it takes a latent and a layout, of {} channels each", shape.latent_channels);
+            return Err(files.config(HYBRID)?.wrong("in_channels", &right));
+        }
+        if let (Some(hybrid), Some(autoregressive)) = (&self.hybrid, &self.autoregressive) {
+            let grid = autoregressive.config().grids[0];
+            if hybrid.sample_size.is_some_and(|sides| sides.iter().any(|side| !side.is_multiple_of(grid))) {
+                let right = format!("it must be a multiple of the coarse grid's side, {grid}");
+                return Err(files.config(HYBRID)?.wrong("sample_size", &right));
+            }
+        }
+        let has = |way: &Way| {
+            let whole = *way != Way::Tokens || self.autoregressive.as_ref().is_some_and(|a| a.config().grids.len() > 1);
+            whole && way.components().iter().all(|component| self.has_optional(component))
+        };
+        self.info.ways = Way::ALL.into_iter().filter(has).collect();
+        Ok(())
     }
 
     /// Brings back text encoders that the memory plan released.
@@ -177,9 +265,12 @@ impl Model {
         match component {
             PREVIEW => self.preview = Some(load_preview(files, tensors, self.autoencoder.shape())?),
             SCORER => self.scorer = Some(Scorer::load(tensors, files, SCORER)?),
+            CODEBOOK => self.codebook = Some(Codebook::load(tensors, files, CODEBOOK)?),
+            AUTOREGRESSIVE => self.autoregressive = Some(Autoregressive::load(tensors, files, AUTOREGRESSIVE)?),
+            HYBRID => self.hybrid = Some(family::pixart(files, tensors, HYBRID)?),
             other => return Err(Error::bad_model(format!("`{other}` is no optional component"))),
         }
-        Ok(())
+        self.check_codes(files)
     }
 
     /// Whether that one of the [`OPTIONAL`] components is there.
@@ -187,6 +278,9 @@ impl Model {
         match component {
             PREVIEW => self.preview.is_some(),
             SCORER => self.scorer.is_some(),
+            CODEBOOK => self.codebook.is_some(),
+            AUTOREGRESSIVE => self.autoregressive.is_some(),
+            HYBRID => self.hybrid.is_some(),
             _ => false,
         }
     }
@@ -197,6 +291,38 @@ impl Model {
         self.scorer.as_ref().ok_or_else(|| {
             Error::bad_input("this model has no scorer, so nothing chooses among candidates; leave them out")
         })
+    }
+
+    /// What draws codes, and what knows what they stand for.
+    ///
+    /// # Errors
+    /// `BadInput` where the model has none.
+    pub fn codes(&self) -> Result<(&Autoregressive, &Codebook)> {
+        self.autoregressive.as_ref().zip(self.codebook.as_ref()).ok_or_else(|| {
+            Error::bad_input("this model has no codes to draw; leave the way of drawing out, and it draws by diffusion")
+        })
+    }
+
+    /// The only size, width and height, that a way of drawing can do; `None` where there are many.
+    pub fn only_size(&self, way: Way) -> Option<[usize; 2]> {
+        let factor = self.autoencoder.shape().factor;
+        let [height, width] = match way {
+            Way::Diffusion => return None,
+            Way::Tokens => [*self.autoregressive.as_ref()?.config().grids.last()?; 2],
+            Way::Hybrid => self.hybrid.as_ref()?.sample_size?,
+        };
+        Some([width * factor, height * factor])
+    }
+
+    /// The network that denoises in a way of drawing.
+    ///
+    /// # Errors
+    /// `BadInput` where the model has none.
+    pub fn denoises(&self, way: Way) -> Result<&Network> {
+        match way {
+            Way::Hybrid => self.hybrid.as_ref().ok_or_else(|| Error::bad_input("this model has no hybrid; leave it out")),
+            _ => Ok(&self.network),
+        }
     }
 
     /// Whether the text encoders are on the device.

@@ -1,12 +1,13 @@
 //! A request checked against a model.
 
 use super::{
-    memory::MIN_TILE,
+    memory::{F32_BYTES, MIN_TILE},
     model::Model,
-    request::{Keep, Plan, Request},
+    request::{CodesPlan, Keep, Plan, Request, Search, Way},
 };
 use crate::{
     Error, Result,
+    autoregress::sample::Sampling,
     denoise::{
         SkipLayers,
         schedule::{Extra, Run},
@@ -18,6 +19,10 @@ use crate::{
 pub const MAX_STEPS: usize = 1000;
 /// The latents of all candidates are kept until the best are known.
 pub const MAX_CANDIDATES: usize = 1024;
+/// More pictures are not drawn as codes side by side, for they would not be drawn faster.
+const MOST_SIDE_BY_SIDE: usize = 16;
+/// How many candidates beam search draws to the end where nothing is said.
+const BEAMS: usize = 2;
 /// The longest prompt that is looked at, in bytes; far more than any model reads.
 pub const MAX_PROMPT_BYTES: usize = 20_000;
 /// The largest side, as a multiple of the largest that the model was trained for.
@@ -44,17 +49,25 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
             )));
         }
     }
-    let steps = request.steps.unwrap_or(info.default_steps);
+    let way = way(model, request)?;
+    let (own_steps, own_guidance) = match way {
+        Way::Hybrid => model.hybrid_defaults,
+        _ => (info.default_steps, info.default_guidance),
+    };
+    let steps = request.steps.unwrap_or(own_steps);
     if steps == 0 || steps > MAX_STEPS {
         return Err(Error::bad_input(format!("{steps} steps cannot be drawn; give a number from 1 to {MAX_STEPS}")));
     }
-    let guidance = request.guidance.unwrap_or(info.default_guidance);
+    // What draws codes has a guidance of its own.
+    let guidance = request.guidance.filter(|_| way != Way::Tokens).unwrap_or(own_guidance);
     let count = request.count.unwrap_or(1);
     if count == 0 {
         return Err(Error::bad_input("a count of 0 pictures draws nothing; give at least 1"));
     }
     let candidates = candidates(model, request, count)?;
-    let count = if request.keep == Some(Keep::All) { candidates.unwrap_or(count) } else { count };
+    let codes = codes(model, request, way, candidates, count)?;
+    let all = codes.as_ref().and_then(|codes| codes.beams).or(candidates).unwrap_or(count);
+    let count = if request.keep == Some(Keep::All) { all } else { count };
     let mut warnings = Vec::new();
     if model.memory.short_by > 0 {
         warnings.push(format!(
@@ -63,7 +76,8 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
         ));
     }
     let guides = guides(model, request, guidance, steps, &mut warnings)?;
-    let (width, height) = size(model, request, &mut warnings)?;
+    unused(request, way, &mut warnings);
+    let (width, height) = size(model, request, way, &mut warnings)?;
     let strength = strength(model, request, &mut warnings)?;
 
     let (scheduler, notes) = model.scheduler(request.scheduler.as_deref())?;
@@ -89,6 +103,10 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
         let (halved, scorer) = (model.preview_decoder().1, model.scorer()?);
         let seen = |side: usize| if halved { side / 2 } else { side };
         scorer.reduction(seen(height), seen(width))?;
+        if codes.as_ref().is_some_and(|codes| codes.beams.is_some()) {
+            let small = model.codes()?.0.config().grids[0] * model.autoencoder.shape().factor;
+            scorer.reduction(small, small)?;
+        }
     }
     let tile = tile(model, request, width, height)?;
     let latent: usize = model.latent_shape(width, height).iter().product();
@@ -99,7 +117,141 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
             noise.len()
         )));
     }
-    Ok(Plan { steps, guidance, guides, width, height, count, candidates, tile, strength, schedule, warnings })
+    Ok(Plan { way, codes, steps, guidance, guides, width, height, count, candidates, tile, strength, schedule, warnings })
+}
+
+/// The way of drawing.
+fn way(model: &Model, request: &Request) -> Result<Way> {
+    let ways = &model.info.ways;
+    let way = request.way.unwrap_or(Way::Diffusion);
+    if !ways.contains(&way) {
+        let known: Vec<_> = ways.iter().map(|way| way.name()).collect();
+        return Err(Error::bad_input(format!(
+            "this model cannot draw in the way {}; it knows {}",
+            way.name(),
+            known.join(", ")
+        )));
+    }
+    if way != Way::Diffusion && (request.init.is_some() || request.mask.is_some()) {
+        return Err(Error::bad_input(format!(
+            "the way {} draws from a prompt alone; leave it out to start from a picture",
+            way.name()
+        )));
+    }
+    Ok(way)
+}
+
+/// How codes are drawn, where the way has any, to choose `count` pictures.
+fn codes(
+    model: &Model,
+    request: &Request,
+    way: Way,
+    candidates: Option<usize>,
+    count: usize,
+) -> Result<Option<CodesPlan>> {
+    let beams = beams(request, way, candidates, count)?;
+    if way == Way::Diffusion {
+        return Ok(None);
+    }
+    let (autoregressive, _) = model.codes()?;
+    let config = autoregressive.config();
+    let Sampling { temperature, top_k, top_p } = config.sampling;
+    let sampling = Sampling {
+        temperature: request.temperature.unwrap_or(temperature),
+        top_k: request.top_k.unwrap_or(top_k),
+        top_p: request.top_p.unwrap_or(top_p),
+    };
+    if !(sampling.temperature >= 0.0 && sampling.temperature <= 100.0) {
+        return Err(Error::bad_input(format!(
+            "the temperature {} is out of range; give a number from 0 to 100, 1 as it was trained",
+            sampling.temperature
+        )));
+    }
+    if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
+        return Err(Error::bad_input(format!(
+            "the top p {} is out of range; give a share above 0 and up to 1",
+            sampling.top_p
+        )));
+    }
+    let scales = config.guidance.iter().map(|own| request.guidance.filter(|_| way == Way::Tokens).unwrap_or(*own));
+    if request.tokens.iter().flat_map(|pair| pair.iter().zip(config.codes)).any(|(code, codes)| *code as usize >= codes) {
+        return Err(Error::bad_input(format!(
+            "the tokens are of another tokenizer; this model's codes are below {} and {}",
+            config.codes[0], config.codes[1]
+        )));
+    }
+    let wrong = |(draw, noise): &(&usize, &Vec<f32>)| noise.len() != config.codes[*draw % 2];
+    if let Some((draw, noise)) = request.gumbel.iter().find(wrong) {
+        return Err(Error::bad_input(format!(
+            "the Gumbel noise {draw} has {} values; there are {} codes to draw from",
+            noise.len(),
+            config.codes[draw % 2]
+        )));
+    }
+    let places = if way == Way::Tokens { config.places() } else { config.coarse_places() };
+    let fits = |pictures: usize| autoregressive.live_values(pictures, 2, places) * F32_BYTES <= model.memory.room();
+    let wanted = candidates.unwrap_or(1);
+    let least = if beams.is_some() { wanted } else { 1 };
+    if !fits(least) {
+        return Err(Error::bad_input(format!(
+            "to draw {least} pictures as codes side by side takes about {} MiB, and there are {}; {}",
+            (autoregressive.live_values(least, 2, places) * F32_BYTES).div_ceil(1 << 20),
+            model.memory.room() >> 20,
+            if beams.is_some() { "give fewer candidates" } else { "leave the way of drawing out" }
+        )));
+    }
+    let most = if beams.is_some() { wanted } else { wanted.min(MOST_SIDE_BY_SIDE) };
+    let side_by_side = (least..=most).rev().find(|pictures| fits(*pictures)).unwrap_or(least);
+    Ok(Some(CodesPlan { sampling, guidance: scales.collect(), beams, side_by_side }))
+}
+
+/// How many candidates beam search draws to the end, where it is asked for.
+fn beams(request: &Request, way: Way, candidates: Option<usize>, count: usize) -> Result<Option<usize>> {
+    let wrong = |text: String| Err(Error::bad_input(text));
+    match (request.search, candidates) {
+        (Some(Search::Best | Search::Beam), None) => {
+            wrong("what to search is candidates; say how many".to_owned())
+        }
+        (Some(Search::Sample), Some(candidates)) => {
+            wrong(format!("{candidates} candidates are to be chosen from; search best or beam, or leave them out"))
+        }
+        (Some(Search::Beam), _) if way == Way::Diffusion => {
+            wrong("beam search needs codes, which diffusion does not draw; search best, or give the way tokens or hybrid".to_owned())
+        }
+        (Some(Search::Beam), Some(candidates)) => {
+            let beams = request.beams.unwrap_or(BEAMS.max(count).min(candidates));
+            if !(count..=candidates).contains(&beams) {
+                return wrong(format!(
+                    "{beams} beams of {candidates} candidates cannot give {count} pictures; give a number from {count} to {candidates}"
+                ));
+            }
+            Ok(Some(beams))
+        }
+        _ if request.beams.is_some() => wrong("beams are of beam search; search beam, or leave them out".to_owned()),
+        _ => Ok(None),
+    }
+}
+
+/// Warns of what does not act in a way of drawing.
+fn unused(request: &Request, way: Way, warnings: &mut Vec<String>) {
+    let of_codes = [
+        ("temperature", request.temperature.is_some()),
+        ("top k", request.top_k.is_some()),
+        ("top p", request.top_p.is_some()),
+    ];
+    let of_noise = [
+        ("number of steps", request.steps.is_some()),
+        ("scheduler", request.scheduler.is_some()),
+        ("eta", request.eta.is_some()),
+        ("churn", request.churn.is_some()),
+    ];
+    let (options, why): (&[_], _) = match way {
+        Way::Diffusion => (&of_codes, "diffusion draws no codes"),
+        Way::Tokens => (&of_noise, "codes are drawn one after the other, not from noise"),
+        Way::Hybrid => return,
+    };
+    let given = options.iter().filter(|(_, given)| *given);
+    warnings.extend(given.map(|(name, _)| format!("the {name} is not used: {why}")));
 }
 
 /// How many pictures are drawn to choose `count` from.
@@ -208,13 +360,20 @@ fn largest_side(model: &Model) -> usize {
     MAX_SIDE_FACTOR * model.info.sizes.iter().flatten().max().copied().unwrap_or(model.size_step())
 }
 
-fn size(model: &Model, request: &Request, warnings: &mut Vec<String>) -> Result<(usize, usize)> {
+fn size(model: &Model, request: &Request, way: Way, warnings: &mut Vec<String>) -> Result<(usize, usize)> {
     let info = &model.info;
+    let only = model.only_size(way);
     let [default_width, default_height] = match &request.init {
         Some(init) => [init.width, init.height],
-        None => info.sizes[0],
+        None => only.unwrap_or(info.sizes[0]),
     };
     let (width, height) = (request.width.unwrap_or(default_width), request.height.unwrap_or(default_height));
+    if let Some([w, h]) = only.filter(|only| *only != [width, height]) {
+        return Err(Error::bad_input(format!(
+            "the way {} draws {w} x {h} pixels, the grid that it was trained for, and not {width} x {height}",
+            way.name()
+        )));
+    }
     let step = model.size_step();
     let largest = largest_side(model);
     let trained = info.sizes.iter().map(|[w, h]| format!("{w} x {h}")).collect::<Vec<_>>().join(", ");

@@ -1,9 +1,12 @@
 //! The words: what a model says of itself, what can be asked of it, what was planned, and what came of it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer};
 
 use crate::{
     Error, Result,
+    autoregress::sample::Sampling,
     denoise::{
         SkipLayers,
         schedule::{Churn, Schedule},
@@ -22,6 +25,58 @@ pub struct Info {
     /// (width, height) pairs the model was trained for; the first is the default.
     pub sizes: Vec<[usize; 2]>,
     pub styles: Vec<String>,
+    /// The ways of drawing that the model has, the default first.
+    pub ways: Vec<Way>,
+}
+
+/// A way of drawing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[cfg_attr(test, derive(ts_rs::TS), ts(rename_all = "lowercase"))]
+pub enum Way {
+    /// Noise becomes a picture, all of it at once, in a few steps.
+    Diffusion,
+    /// A transformer writes the picture as codes, one after the other: a small one, then in detail.
+    Tokens,
+    /// It lays out the small one, and diffusion draws the picture to it.
+    Hybrid,
+}
+
+impl Way {
+    pub const ALL: [Self; 3] = [Self::Diffusion, Self::Tokens, Self::Hybrid];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Diffusion => "diffusion",
+            Self::Tokens => "tokens",
+            Self::Hybrid => "hybrid",
+        }
+    }
+}
+
+/// How candidates are searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[cfg_attr(test, derive(ts_rs::TS), ts(rename_all = "lowercase"))]
+pub enum Search {
+    /// Not at all: each picture is drawn once.
+    Sample,
+    /// All are drawn, then the best are chosen.
+    Best,
+    /// Few are drawn to the end: those whose small picture is best.
+    Beam,
+}
+
+impl Search {
+    pub const ALL: [Self; 3] = [Self::Sample, Self::Best, Self::Beam];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sample => "sample",
+            Self::Best => "best",
+            Self::Beam => "beam",
+        }
+    }
 }
 
 /// What to draw. `None` means the model's default.
@@ -62,6 +117,35 @@ pub struct Request {
     #[cfg_attr(feature = "cli", arg(long, requires = "candidates"))]
     #[cfg_attr(test, ts(inline))]
     pub keep: Option<Keep>,
+    /// How to draw, where the model has several ways [default: diffusion]
+    #[serde(deserialize_with = "kind::way")]
+    #[cfg_attr(feature = "cli", arg(long))]
+    #[cfg_attr(test, ts(inline))]
+    pub way: Option<Way>,
+    /// How candidates are searched: best draws all of them to the end; beam, of the ways tokens and hybrid, only those
+    /// whose small pictures the scorer likes best [default: best with candidates, else sample]
+    #[serde(deserialize_with = "kind::search")]
+    #[cfg_attr(feature = "cli", arg(long))]
+    #[cfg_attr(test, ts(inline))]
+    pub search: Option<Search>,
+    /// How many candidates beam search draws to the end [default: 2, or as many as the count says]
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", requires = "search"))]
+    pub beams: Option<usize>,
+    /// Of the ways tokens and hybrid: how freely codes are drawn; below 1 the likely ones more often, 0 the likeliest only
+    /// [default: the model's]
+    #[serde(deserialize_with = "kind::number")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
+    pub temperature: Option<f64>,
+    /// Draw codes from the N likeliest only [default: the model's]
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
+    pub top_k: Option<usize>,
+    /// Draw codes from the likeliest that together have this share of all likelihood, above 0 and up to 1 [default: the
+    /// model's]
+    #[serde(deserialize_with = "kind::number")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
+    pub top_p: Option<f64>,
     /// Denoising steps [default: the model's]
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
@@ -139,6 +223,17 @@ pub struct Request {
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]
     pub encode_noise: Option<Vec<f32>>,
+    /// Codes of the first places, first and second, in place of drawn ones.
+    #[serde(skip)]
+    #[cfg_attr(feature = "cli", arg(skip))]
+    #[cfg_attr(test, ts(skip))]
+    pub tokens: Vec<[u32; 2]>,
+    /// Gumbel noise in place of the seed's, for every picture, by draw: a place's number times two, and one more for its
+    /// second code.
+    #[serde(skip)]
+    #[cfg_attr(feature = "cli", arg(skip))]
+    #[cfg_attr(test, ts(skip))]
+    pub gumbel: BTreeMap<usize, Vec<f32>>,
 }
 
 /// Which candidates are given back.
@@ -169,7 +264,7 @@ mod kind {
     use serde::{Deserialize, Deserializer, de::Error};
     use serde_json::Value;
 
-    use super::Keep;
+    use super::{Keep, Search, Way};
     use crate::denoise::{SkipLayers, schedule::Churn};
 
     fn read<'de, D: Deserializer<'de>, T>(
@@ -223,6 +318,26 @@ mod kind {
         })
     }
 
+    pub fn way<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Way>, D::Error> {
+        one_of(from, &Way::ALL, Way::name)
+    }
+
+    pub fn search<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Search>, D::Error> {
+        one_of(from, &Search::ALL, Search::name)
+    }
+
+    fn one_of<'de, D: Deserializer<'de>, T: Copy>(
+        from: D,
+        all: &[T],
+        name: impl Fn(T) -> &'static str,
+    ) -> Result<Option<T>, D::Error> {
+        let names: Vec<_> = all.iter().map(|one| format!("\"{}\"", name(*one))).collect();
+        read(from, &names.join(" or "), |value| {
+            let given = value.as_str()?;
+            all.iter().copied().find(|one| name(*one) == given)
+        })
+    }
+
     /// In decimal, for JavaScript's numbers end at 2^53.
     pub fn seed<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         let kind = format!("a whole number from 0 to {}", u64::MAX);
@@ -233,6 +348,9 @@ mod kind {
 /// A [`Request`] with every default filled in and every value checked.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    pub way: Way,
+    /// How codes are drawn, where the way has any.
+    pub codes: Option<CodesPlan>,
     pub steps: usize,
     /// What guides, or what the network is told.
     pub guidance: f32,
@@ -252,6 +370,18 @@ pub struct Plan {
     pub schedule: Schedule,
     /// What is not wrong but worth telling.
     pub warnings: Vec<String>,
+}
+
+/// How codes are drawn.
+#[derive(Clone, Debug)]
+pub struct CodesPlan {
+    pub sampling: Sampling,
+    /// Of each grid.
+    pub guidance: Vec<f32>,
+    /// How many candidates are drawn to the end by beam search; `None` where none is lost on the way.
+    pub beams: Option<usize>,
+    /// How many pictures are drawn side by side, at most.
+    pub side_by_side: usize,
 }
 
 /// Finished pictures.
@@ -291,16 +421,21 @@ mod tests {
     fn options_are_read_as_javascript_writes_them() {
         let request = Request::read(json!({
             "prompt": "a cat", "negativePrompt": "a dog", "seed": "18446744073709551615", "steps": 4.0, "guidance": 2,
-            "churn": 0.5, "eta": null, "unknown": [1], "trueGuidance": 3, "skipLayers": [7, 8.0]
+            "churn": 0.5, "eta": null, "unknown": [1], "trueGuidance": 3, "skipLayers": [7, 8.0],
+            "way": "tokens", "search": "beam", "beams": 2, "temperature": 0, "topK": 5, "topP": 0.9
         }))
         .unwrap();
         assert_eq!((request.prompt.as_str(), request.negative_prompt.as_str()), ("a cat", "a dog"));
         assert_eq!((request.seed, request.steps, request.guidance), (u64::MAX, Some(4), Some(2.0)));
         assert_eq!((request.churn, request.eta), (Some(Churn::new(0.5)), None));
         assert_eq!((request.true_guidance, request.skip_layers), (Some(3.0), Some(SkipLayers::new(vec![7, 8]))));
+        assert_eq!((request.way, request.search, request.beams), (Some(Way::Tokens), Some(Search::Beam), Some(2)));
+        assert_eq!((request.temperature, request.top_k, request.top_p), (Some(0.0), Some(5), Some(0.9)));
         let wrong = [
             (json!({"skipLayers": 7}), "`skipLayers` must be a list of whole numbers, not 7"),
             (json!({"skipLayers": [0.5]}), "`skipLayers` must be a list of whole numbers, not [0.5]"),
+            (json!({"way": "magic"}), "`way` must be \"diffusion\" or \"tokens\" or \"hybrid\", not \"magic\""),
+            (json!({"search": 1}), "`search` must be \"sample\" or \"best\" or \"beam\", not 1"),
             (json!({"steps": 2.5}), "`steps` must be a whole number of at least 1, not 2.5"),
             (json!({"count": 0}), "`count` must be a whole number of at least 1, not 0"),
             (json!({"width": "wide"}), "`width` must be a whole number of at least 1, not \"wide\""),

@@ -10,6 +10,7 @@ mod stable_diffusion;
 mod stable_diffusion_xl;
 mod sticker;
 
+pub use networks::pixart;
 pub use page::{Defaults, EncoderSlot, Family, Network, ToldMask};
 
 use crate::{Result, weights::Config};

@@ -10,12 +10,11 @@ use crate::{
     weights::{ModelFiles, Tensors, config::config_file},
 };
 
-/// `PixArtTransformer2DModel`.
+/// `PixArtTransformer2DModel`, as `component`.
 ///
 /// # Errors
 /// `BadModel` for another class, an option that cannot be honoured, or tensors that do not fit.
-pub fn pixart(files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
-    let component = "transformer";
+pub fn pixart(files: &ModelFiles, tensors: &Tensors, component: &'static str) -> Result<Network> {
     // The latter is the class's name from before diffusers 0.30.
     if !["PixArtTransformer2DModel", "Transformer2DModel"].contains(&files.class(component)?) {
         return Err(files.unknown_class(component, "PixArtTransformer2DModel"));
@@ -30,7 +29,7 @@ pub fn pixart(files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
         told_guidance: false,
         largest: None,
         layers: 0,
-        denoiser: Box::new(PixArt::load(&tensors.params("transformer/"), config)?),
+        denoiser: Box::new(PixArt::load(&tensors.params(&format!("{component}/")), config)?),
     })
 }
 

@@ -32,7 +32,7 @@ impl Family for PixArt {
     }
 
     fn network(&self, files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
-        networks::pixart(files, tensors)
+        networks::pixart(files, tensors, "transformer")
     }
 
     fn prompt(&self, prompt: &str) -> String {

@@ -28,7 +28,7 @@ impl Family for Sticker {
     }
 
     fn network(&self, files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
-        networks::pixart(files, tensors)
+        networks::pixart(files, tensors, "transformer")
     }
 
     /// What `model_index.json` says, whatever the tokenizer holds.

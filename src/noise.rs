@@ -1,4 +1,4 @@
-//! Starting noise: the same numbers for the same seed on every target.
+//! Noise that pictures start from and codes are drawn by: the same numbers for the same seed on every target.
 //!
 //! The generator is counter-based, Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as
 //! 1, 2, 3", SC 2011): block `i` depends on the seed and `i` alone. Each block gives two uniform numbers
@@ -8,16 +8,31 @@
 /// `count` values of a standard normal distribution. `stream` tells apart independent noises of one seed:
 /// 0 is the starting noise.
 pub fn normal(seed: u64, stream: u64, count: usize) -> Vec<f32> {
+    from_pairs(seed, stream, count, |[first, second]| {
+        let radius = libm::sqrt(-2.0 * libm::log(1.0 - first));
+        let angle = 2.0 * std::f64::consts::PI * second;
+        [radius * libm::cos(angle), radius * libm::sin(angle)]
+    })
+}
+
+/// `count` values of a standard Gumbel distribution: the largest of logits and these, added, is a draw from the logits'
+/// softmax. Streams are those of [`normal`].
+pub fn gumbel(seed: u64, stream: u64, count: usize) -> Vec<f32> {
+    // Never 0, whose logarithm is without end.
+    let exponential = |uniform: f64| (-libm::log(1.0 - uniform)).max(f64::MIN_POSITIVE);
+    from_pairs(seed, stream, count, |pair| pair.map(|uniform| -libm::log(exponential(uniform))))
+}
+
+/// What `make` makes of each block's two uniform numbers.
+fn from_pairs(seed: u64, stream: u64, count: usize, make: impl Fn([f64; 2]) -> [f64; 2]) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     for block in 0..count.div_ceil(2) as u64 {
         let words = philox4x32(
             [block as u32, (block >> 32) as u32, stream as u32, (stream >> 32) as u32],
             [seed as u32, (seed >> 32) as u32],
         );
-        let radius = libm::sqrt(-2.0 * libm::log(1.0 - uniform(words[0], words[1])));
-        let angle = 2.0 * std::f64::consts::PI * uniform(words[2], words[3]);
-        values.push((radius * libm::cos(angle)) as f32);
-        values.push((radius * libm::sin(angle)) as f32);
+        let made = make([uniform(words[0], words[1]), uniform(words[2], words[3])]);
+        values.extend(made.map(|value| value as f32));
     }
     values.truncate(count);
     values
@@ -65,6 +80,18 @@ mod tests {
         assert!((moment(2) - 1.0).abs() < 0.02, "variance {}", moment(2));
         assert!(moment(3).abs() < 0.05, "skewness {}", moment(3));
         assert!((moment(4) - 3.0).abs() < 0.1, "kurtosis {}", moment(4));
+    }
+
+    /// Its mean is Euler's constant, its variance pi^2 / 6.
+    #[test]
+    fn gumbel_noise_is_gumbels() {
+        let values = gumbel(3, 9, 100_000);
+        let n = values.len() as f64;
+        let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+        let variance = values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
+        assert!((mean - 0.57722).abs() < 0.01, "mean {mean}");
+        assert!((variance - 1.64493).abs() < 0.03, "variance {variance}");
+        assert_ne!(gumbel(3, 9, 4), gumbel(3, 10, 4));
     }
 
     #[test]

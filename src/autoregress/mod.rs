@@ -1,0 +1,9 @@
+//! [`TextEmbedding`](crate::values::TextEmbedding) -> [`ImageTokens`](crate::values::ImageTokens), one code after the other.
+
+mod run;
+pub mod sample;
+pub mod search;
+mod transformer;
+
+pub use run::{Asked, Hypothesis, Logits, Row, Run};
+pub use transformer::{Autoregressive, AutoregressiveConfig};
