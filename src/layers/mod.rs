@@ -20,7 +20,7 @@ pub use decoder::{Decoder, DecoderConfig, DecoderKind, KvCache};
 pub use embedding::{
     Embedding, PositionTable, TimestepEmbedding, sincos_2d, timestep_embedding, timestep_embedding_with,
 };
-pub use linear::{FeedForward, LIVE_WIDTHS, Linear};
+pub use linear::{FeedForward, LIVE_WIDTHS, Linear, laid_out};
 pub use norm::{AdaLayerNormContinuous, GroupNorm, LayerNorm, Modulation, RmsNorm, modulate};
 pub use resnet::{ResnetBlock2D, ResnetOptions};
 pub use rotary::{HalfRotary, Rotary};

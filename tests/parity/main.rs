@@ -5,6 +5,7 @@ mod autoencoder;
 mod configs;
 mod default_model;
 mod denoise;
+mod janus;
 mod memory;
 mod overflow;
 mod pipeline;
