@@ -36,6 +36,13 @@ impl AutoencoderKlConfig {
     /// # Errors
     /// `BadModel` for a value that is out of range or asks for what this version cannot do.
     pub fn read(config: &Config) -> Result<Self> {
+        let this = Self::read_parts(config)?;
+        config.finish("AutoencoderKL");
+        Ok(this)
+    }
+
+    /// As [`read`](Self::read), for a class that has these parts and more.
+    pub(super) fn read_parts(config: &Config) -> Result<Self> {
         // `sample_size` only guides tiling; all arithmetic here is f32, so nothing needs upcasting; scaling
         // and means are read where latents are scaled.
         config.ignore(&[
@@ -85,7 +92,6 @@ impl AutoencoderKlConfig {
         if this.in_channels != this.out_channels {
             return Err(config.wrong("out_channels", &format!("it must equal `in_channels`, {}", this.in_channels)));
         }
-        config.finish("AutoencoderKL");
         Ok(this)
     }
 
@@ -109,14 +115,16 @@ pub struct AutoencoderKl {
     latent_channels: usize,
 }
 
-struct Encoder {
+/// diffusers `Encoder`.
+pub(super) struct Encoder {
     conv_in: Conv2d,
     down: Vec<Stage>,
     mid: MidBlock,
     out: Output,
 }
 
-struct Decoder {
+/// diffusers `Decoder`.
+pub(super) struct Decoder {
     conv_in: Conv2d,
     mid: MidBlock,
     up: Vec<Stage>,
@@ -153,7 +161,7 @@ impl AutoencoderKl {
         let latent = config.latent_channels;
         let one_by_one = |name: &str, channels: usize| Conv2d::load(&params.at(name), channels, channels, 1);
         Ok(Self {
-            encoder: Encoder::load(&params.at("encoder"), config)?,
+            encoder: Encoder::load(&params.at("encoder"), config, 2 * latent)?,
             decoder: Decoder::load(&params.at("decoder"), config)?,
             quant_conv: config.use_quant_conv.then(|| one_by_one("quant_conv", 2 * latent)).transpose()?,
             post_quant_conv: config.use_post_quant_conv.then(|| one_by_one("post_quant_conv", latent)).transpose()?,
@@ -190,7 +198,8 @@ impl AutoencoderKl {
 }
 
 impl Encoder {
-    fn load(params: &Params, config: &AutoencoderKlConfig) -> Result<Self> {
+    /// Gives `c_out` channels.
+    pub(super) fn load(params: &Params, config: &AutoencoderKlConfig, c_out: usize) -> Result<Self> {
         let widths = &config.block_out_channels;
         let (first, last) = (widths[0], widths[widths.len() - 1]);
         let down = widths.iter().enumerate().map(|(i, &width)| {
@@ -208,11 +217,11 @@ impl Encoder {
             conv_in: Conv2d::load(&params.at("conv_in"), config.in_channels, first, 3)?,
             down: down.collect::<Result<_>>()?,
             mid: MidBlock::load(&params.at("mid_block"), last, config)?,
-            out: Output::load(params, last, 2 * config.latent_channels, config)?,
+            out: Output::load(params, last, c_out, config)?,
         })
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.down.iter().fold(self.conv_in.forward(x), |x, stage| {
             let x = stage.forward(x);
             stage.resample.iter().fold(x, |x, conv| conv.forward(x))
@@ -222,7 +231,7 @@ impl Encoder {
 }
 
 impl Decoder {
-    fn load(params: &Params, config: &AutoencoderKlConfig) -> Result<Self> {
+    pub(super) fn load(params: &Params, config: &AutoencoderKlConfig) -> Result<Self> {
         let widths: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
         let (first, last) = (widths[0], widths[widths.len() - 1]);
         let up = widths.iter().enumerate().map(|(i, &width)| {
@@ -243,7 +252,7 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, z: Tensor<4>) -> Tensor<4> {
+    pub(super) fn forward(&self, z: Tensor<4>) -> Tensor<4> {
         let x = self.mid.forward(self.conv_in.forward(z));
         let x = self.up.iter().fold(x, |x, stage| {
             let x = stage.forward(x);

@@ -2,11 +2,14 @@
 
 pub mod codebook;
 pub mod dc;
+pub mod janus_vq;
 pub mod kl;
+mod quantizer;
 mod scaling;
 mod shape;
 mod tiles;
 pub mod tiny;
+pub mod vq_model;
 
 use burn::tensor::{module, ops::AvgPoolOptions};
 use scaling::LatentScaling;

@@ -229,30 +229,28 @@ impl Decoder {
         mask: Option<Tensor<2>>,
         cache: &mut KvCache,
     ) -> Tensor<3> {
-        self.forward_with(x, rotary, mask, cache, |_, _| {})
+        self.forward_with(x, rotary, mask, cache, |_| {})
     }
 
-    /// As [`forward`](Self::forward); `see` is shown each of transformers' `hidden_states`: the input is the first, the
-    /// output the last.
+    /// As [`forward`](Self::forward); `see` is shown what enters each layer, which are transformers' `hidden_states` but for
+    /// the last.
     pub fn forward_with(
         &self,
         x: Tensor<3>,
         rotary: &HalfRotary,
         mask: Option<Tensor<2>>,
         cache: &mut KvCache,
-        mut see: impl FnMut(usize, &Tensor<3>),
+        mut see: impl FnMut(&Tensor<3>),
     ) -> Tensor<3> {
         let [_, t, _] = x.dims();
         cache.grow(t, mask);
         let bias = cache.bias(t);
         let mut x = x;
-        for (i, (layer, entry)) in self.layers.iter().zip(0..).enumerate() {
-            see(i, &x);
-            x = layer.forward(x, rotary, bias.clone(), cache, entry, &self.config);
+        for (i, layer) in self.layers.iter().enumerate() {
+            see(&x);
+            x = layer.forward(x, rotary, bias.clone(), cache, i, &self.config);
         }
-        let x = self.norm.forward(x);
-        see(self.layers.len(), &x);
-        x
+        self.norm.forward(x)
     }
 }
 

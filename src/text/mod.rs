@@ -3,23 +3,27 @@
 mod batch;
 pub mod bert;
 pub mod clip;
+pub mod llama;
 pub mod t5;
 
 use bert::{Bert, BertConfig};
 use burn::tensor::Tensor;
 use clip::{ClipText, ClipTextConfig};
+use llama::Llama;
 use t5::{T5, T5Config};
 
 use crate::{
     Result,
+    layers::{DecoderConfig, DecoderKind},
     values::{TextEmbedding, TokenIds},
-    weights::{ModelFiles, Tensors},
+    weights::{Config, ModelFiles, Params, Tensors},
 };
 
 /// A text encoder, of whichever class.
 pub enum TextEncoder {
     Bert(Bert),
     Clip(ClipText),
+    Llama(Llama),
     T5(T5),
 }
 
@@ -29,7 +33,7 @@ pub struct Encoding {
     pub hidden: Tensor<3>,
     /// `[N, T]`, 1 = keep, 0 = padding.
     pub attention_mask: Option<Tensor<2>>,
-    /// `[N, T, D]`, what enters the last layer; of CLIP.
+    /// `[N, T, D]`, what enters the last layer; of CLIP and of decoders.
     pub penultimate: Option<Tensor<3>>,
     /// `[N, D']`, the whole prompt in one vector; of CLIP.
     pub pooled: Option<Tensor<2>>,
@@ -52,6 +56,8 @@ impl TextEncoder {
             "BertModel" => Self::Bert(Bert::load(params, BertConfig::read(&config)?)?),
             "CLIPTextModel" => Self::Clip(ClipText::load(params, ClipTextConfig::read(&config, false)?)?),
             "CLIPTextModelWithProjection" => Self::Clip(ClipText::load(params, ClipTextConfig::read(&config, true)?)?),
+            "LlamaModel" | "LlamaForCausalLM" => Self::Llama(load_decoder(params, class, &config, DecoderKind::Llama)?),
+            "Qwen3Model" | "Qwen3ForCausalLM" => Self::Llama(load_decoder(params, class, &config, DecoderKind::Qwen3)?),
             "T5EncoderModel" => Self::T5(T5::load(params, T5Config::read(&config)?)?),
             _ => return Err(unknown()),
         })
@@ -65,6 +71,15 @@ impl TextEncoder {
         Ok(match self {
             Self::Bert(bert) => bert.forward(prompts)?.into(),
             Self::T5(t5) => t5.forward(prompts)?.into(),
+            Self::Llama(llama) => {
+                let mut output = llama.forward(prompts)?;
+                Encoding {
+                    hidden: output.last_hidden_state,
+                    attention_mask: Some(output.attention_mask),
+                    penultimate: output.hidden_states.pop(),
+                    pooled: None,
+                }
+            }
             Self::Clip(clip) => {
                 let output = clip.forward(prompts)?;
                 Encoding {
@@ -76,6 +91,12 @@ impl TextEncoder {
             }
         })
     }
+}
+
+/// A decoder as the class that has it within, or as that itself.
+fn load_decoder(params: &Params, class: &str, config: &Config, kind: DecoderKind) -> Result<Llama> {
+    let inner = if class.ends_with("ForCausalLM") { &params.at("model") } else { params };
+    Llama::load(inner, DecoderConfig::read(config, kind)?)
 }
 
 impl Encoding {

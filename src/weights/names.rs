@@ -22,6 +22,8 @@ pub fn canonical(name: &str) -> String {
             key = key.replace(&format!(".{old}."), &format!(".{new}."));
         }
     }
+    // Latent diffusion's own name of what diffusers calls otherwise; Janus kept it.
+    key = key.replace(".nin_shortcut.", ".conv_shortcut.");
     format!("{component}{slash}{key}")
 }
 
@@ -37,6 +39,7 @@ mod tests {
             ("text_encoder/encoder.layers.0.mlp.fc1.bias", "text_encoder/text_model.encoder.layers.0.mlp.fc1.bias"),
             ("text_encoder/text_model.final_layer_norm.bias", "text_encoder/text_model.final_layer_norm.bias"),
             ("text_encoder/encoder.embed_tokens.weight", "text_encoder/shared.weight"),
+            ("vqmodel.decoder.up.0.block.0.nin_shortcut.bias", "vqmodel.decoder.up.0.block.0.conv_shortcut.bias"),
             // TAESD, BERT and T5 keep theirs.
             ("vae/encoder.layers.0.weight", "vae/encoder.layers.0.weight"),
             (

@@ -4,7 +4,9 @@ use inkbloom::{
         dc::{AutoencoderDc, AutoencoderDcConfig},
         kl::{AutoencoderKl, AutoencoderKlConfig},
         tiny::{AutoencoderTiny, AutoencoderTinyConfig},
+        vq_model::{VqModel, VqModelConfig},
     },
+    values::ImageTokens,
     weights::{Config, Tensors},
 };
 
@@ -87,5 +89,39 @@ fn autoencoder_dc_encodes_and_decodes_as_the_reference() {
         let reference = tensors(&case.join("reference.safetensors"));
         assert_close(&case, "latent", &numbers(model.encode(tensor(&reference, "image"))), &reference, TOLERANCE);
         assert_close(&case, "decoded", &numbers(model.decode(tensor(&reference, "z"))), &reference, TOLERANCE);
+    }
+}
+
+/// The codes of a fixture, a grid of the latents' size for each picture.
+pub fn grids(values: &Values, name: &str, grid: [usize; 2]) -> Vec<ImageTokens> {
+    let codes: Vec<u32> = values[name].1.iter().map(|code| *code as u32).collect();
+    let grids = codes.chunks(grid[0] * grid[1]);
+    grids.map(|codes| ImageTokens { grid, codes: codes.to_vec(), residual: Vec::new() }).collect()
+}
+
+#[test]
+fn vq_model_encodes_and_decodes_as_the_reference() {
+    for case in cases("autoencoder", "vq_", 2) {
+        let config = json(&case.join("config.json"));
+        let weights = Tensors::new(&Device::flex());
+        load_weights(&case, "", &weights);
+        let config = VqModelConfig::read(&Config::new("config.json", &config).unwrap()).unwrap();
+        let model = VqModel::load(&weights.params(""), &config).unwrap();
+        let reference = tensors(&case.join("reference.safetensors"));
+        let latents = model.encode(tensor(&reference, "image"));
+        let [_, _, h, w] = latents.dims();
+        assert_close(&case, "latents", &numbers(latents.clone()), &reference, TOLERANCE);
+        let codes = pollster::block_on(model.codes(latents)).unwrap();
+        assert_eq!(codes, grids(&reference, "codes", [h, w]));
+        let decoded: Vec<f32> = codes.iter().flat_map(|tokens| numbers(model.decode(tokens).unwrap())).collect();
+        assert_close(&case, "decoded", &decoded, &reference, TOLERANCE);
+        // The class's own `forward` is both.
+        assert_close(&case, "sample", &decoded, &reference, TOLERANCE);
+
+        let mut wrong = codes[0].clone();
+        wrong.codes[1] = 99;
+        assert!(model.decode(&wrong).unwrap_err().message.contains("the token 99"));
+        wrong.codes.pop();
+        assert!(model.decode(&wrong).unwrap_err().message.contains("tokens"));
     }
 }

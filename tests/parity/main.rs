@@ -6,6 +6,7 @@ mod autoregress;
 mod configs;
 mod default_model;
 mod denoise;
+mod janus;
 mod memory;
 mod overflow;
 mod pipeline;

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, VQModel
 from safetensors.torch import load_file, save_file
 
 from common import clean, generator, randn, randomise, save_case
@@ -160,6 +160,39 @@ def dc(folder: Path, size: tuple[int, int], **config) -> None:
     save_case(clean(folder), model, dict(image=image, latent=latent, z=z, decoded=model.decode(z).sample))
 
 
+# Looked up by id, as aMUSEd's is.
+VQ = {
+    "vq_rgb": dict(
+        size=(16, 24), block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=2, norm_num_groups=4, latent_channels=6, num_vq_embeddings=40,
+        mid_block_add_attention=False,
+    ),
+    "vq_rgba": dict(
+        size=(24, 16), in_channels=4, out_channels=4, block_out_channels=(6, 12, 12), down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1, norm_num_groups=3, latent_channels=8, num_vq_embeddings=24,
+        vq_embed_dim=5,
+    ),
+}  # fmt: skip
+
+
+def vq(folder: Path, size: tuple[int, int], **config) -> None:
+    gen = generator(folder.name)
+    model = randomise(VQModel(lookup_from_codebook=True, **config), gen)
+    # Codes as far apart as what is encoded, so that more than a few are nearest to something.
+    image = randn(gen, 2, config.get("in_channels", 3), *size).clamp(-1, 1)
+    latents = model.encode(image).latents
+    count, width = model.quantize.embedding.weight.shape
+    near = latents.permute(0, 2, 3, 1).reshape(-1, width)[torch.randperm(latents[:, 0].numel(), generator=gen)[:count]]
+    model.quantize.embedding.weight[: len(near)] = near + 0.1 * randn(gen, *near.shape)
+    codes = model.quantize(latents)[2][2].reshape(2, -1)
+    if codes.unique().numel() < 10:
+        raise ValueError(f"{folder}: the codes are all alike")
+    shape = (2, *latents.shape[2:], width)
+    decoded = model.decode(codes, force_not_quantize=True, shape=shape).sample
+    tensors = dict(image=image, latents=latents, codes=codes, decoded=decoded, sample=model(image).sample)
+    save_case(clean(folder), model, tensors)
+
+
 def cases() -> dict:
-    families = [(tiny, TINY), (kl, KL), (dc, DC)]
+    families = [(tiny, TINY), (kl, KL), (dc, DC), (vq, VQ)]
     return {f"autoencoder/{name}": partial(f, **config) for f, table in families for name, config in table.items()}

@@ -11,6 +11,10 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
 )
@@ -137,9 +141,53 @@ def t5(folder: Path, tokens: int, **config) -> None:
     save_case(clean(folder), model, dict(input_ids=ids, attention_mask=mask, last_hidden_state=out))
 
 
+DECODERS = {
+    "llama_plain": dict(
+        model=LlamaForCausalLM, config=LlamaConfig, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=64,
+    ),
+    "llama_grouped_biases": dict(
+        model=LlamaForCausalLM, config=LlamaConfig, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, max_position_embeddings=64, attention_bias=True, mlp_bias=True, rms_norm_eps=1e-5, hidden_act="gelu",
+        head_dim=8, rope_parameters={"rope_type": "default", "rope_theta": 200.0},
+    ),
+    # As Llama 3.2, with a first training short enough that turns of all three kinds are among its eight.
+    "llama_3_scaled": dict(
+        model=LlamaForCausalLM, config=LlamaConfig, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, rope_parameters={
+            "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    ),
+    "llama_linear_scaled": dict(
+        model=LlamaForCausalLM, config=LlamaConfig, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=64, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+    ),
+    "qwen3_grouped": dict(
+        model=Qwen3ForCausalLM, config=Qwen3Config, hidden_size=20, intermediate_size=36, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=12, max_position_embeddings=64,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+    ),
+}  # fmt: skip
+
+
+def decoder(folder: Path, model, config, **sizes) -> None:
+    gen = generator(folder.name)
+    language = randomise(model(config(vocab_size=70, **sizes)), gen)
+    tokens, lengths = 13, [13, 9, 4]
+    mask = padding_mask(lengths, tokens)
+    ids = randint(gen, 70, len(lengths), tokens).where(mask.bool(), 0)
+    out = language(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+    tensors = dict(input_ids=ids, attention_mask=mask, last_hidden_state=out.hidden_states[-1])
+    tensors["hidden_states.-2"] = out.hidden_states[-2]
+    save_case(clean(folder), language, tensors)
+    (folder / "generation_config.json").unlink()  # nothing reads it
+
+
 def cases() -> dict:
     return (
         {f"text/{name}": partial(bert, config=config) for name, config in BERT.items()}
         | {f"text/{name}": partial(clip, **config) for name, config in CLIP.items()}
         | {f"text/{name}": partial(t5, **config) for name, config in T5.items()}
+        | {f"text/{name}": partial(decoder, **config) for name, config in DECODERS.items()}
     )
