@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from inkbloom_train import precision
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -58,8 +60,8 @@ class Worker:
         return DistributedDataParallel(objective, device_ids=devices, broadcast_buffers=False)
 
     def autocast(self) -> torch.autocast:
-        """bf16 arithmetic over f32 weights."""
-        return torch.autocast(self.device.type, torch.bfloat16)
+        """bf16 arithmetic over f32 weights, where the device is quick in it."""
+        return precision.autocast(self.device)
 
 
 def start(device: str | None = None, minutes: float | None = None) -> Worker:

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 
+from inkbloom_train import precision
+
 MUON_MIN_SIDE = 32
 """Matrices with a side shorter than this are left to AdamW."""
 _MOMENTUM = 0.95
@@ -22,9 +24,9 @@ def takes_muon(parameter: torch.Tensor) -> bool:
 
 
 def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The orthogonal factor in bf16, approximately, of each matrix [B, rows, columns]; singular values come to about 1."""
+    """The orthogonal factor, approximately, of each matrix [B, rows, columns]; singular values come to about 1."""
     a, b, c = _COEFFICIENTS
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if precision.has_bf16(matrices.device) else matrices.float()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, BertModel
 
+from inkbloom_train import precision
 from inkbloom_train.errors import TrainError
 from inkbloom_train.scorer_model import pool
 
@@ -55,7 +56,7 @@ class TextEncoder:
         """
         padding = {"padding": "max_length"} if self.device.type == "cuda" else {"padding": "longest", "pad_to_multiple_of": 8}
         tokens = self.tokenizer(captions, **padding, truncation=True, max_length=self.max_tokens, return_tensors="pt").to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with precision.autocast(self.device):
             hidden = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
         return hidden.float(), tokens["attention_mask"].float()
 
