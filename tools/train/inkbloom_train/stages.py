@@ -6,7 +6,7 @@ import diffusers
 import torch
 import transformers
 
-from inkbloom_train import distill, distributed, dit, evaluate, export, latents, pack, pictures, scorer, vae
+from inkbloom_train import distill, distributed, dit, evaluate, export, latents, motion, pack, pictures, scorer, vae
 from inkbloom_train.data import build, dataset
 from inkbloom_train.errors import TrainError
 from inkbloom_train.presets import Preset
@@ -72,6 +72,10 @@ def _distill(preset: Preset, workspace: Workspace, worker: distributed.Worker, o
     distill.train(preset, dataset.load(workspace.dataset), workspace, worker)
 
 
+def _motion(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    motion.train(preset, dataset.load(workspace.dataset), workspace, worker, options.warm_start)
+
+
 def _scorer(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
     data = _drawn(preset, workspace, worker, scorer.side(preset))
     for which in (scorer.SHIPPED, scorer.JUDGE):
@@ -96,6 +100,7 @@ _STAGES = {
     "latents": _latents,
     "dit": _dit,
     "distill": _distill,
+    "motion": _motion,
     "scorer": _scorer,
     "evaluate": _evaluate,
     "export": _export,
