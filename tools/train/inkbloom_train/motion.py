@@ -108,7 +108,7 @@ def encode(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, 
                 values.append(still.vae.encoder(to_model(pixels)).half().cpu())
             kept.append(clip)
         partial = path.with_suffix(".partial")
-        save_file({"latents": torch.stack(values) if values else torch.empty(0)}, partial)
+        save_file({"latents": torch.stack(values).contiguous() if values else torch.empty(0)}, partial)
         path.with_suffix(".json").write_text(json.dumps([asdict(clip) for clip in kept]))
         partial.replace(path)
         worker.log(f"{min(start + _PIECE, len(found))} of {len(found)} clips encoded")

@@ -63,7 +63,7 @@ def modules(adapter: MotionAdapter) -> list[nn.Module]:
 
 def places(layers: int, count: int) -> list[int]:
     """Behind which of ``layers`` blocks each of ``count`` modules works."""
-    return [layers * (number + 1) // count - 1 for number in range(count)]
+    return [max(0, layers * (number + 1) // count - 1) for number in range(count)]
 
 
 class MotionVelocity(nn.Module):

@@ -187,7 +187,7 @@ def _gpu() -> Preset:
         ),
         distill=DistillSettings(Schedule(samples=0, minutes=4, batch=256, rate=1e-4, warmup=50, decay=0.7, ema=0.995, betas=(0.9, 0.98))),
         motion=MotionSettings(
-            teaching=Schedule(samples=0, minutes=8, batch=32, rate=1e-3, warmup=50), distilling=Schedule(samples=0, minutes=3, batch=32, rate=5e-4, warmup=20)
+            teaching=Schedule(samples=0, minutes=5, batch=32, rate=1e-3, warmup=50), distilling=Schedule(samples=0, minutes=2, batch=32, rate=5e-4, warmup=20)
         ),
         scorer=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
         judge=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),

@@ -9,12 +9,14 @@ import torch
 from diffusers import MotionAdapter, PixArtTransformer2DModel
 from safetensors.torch import load_file
 
-from inkbloom_train import motion, motion_model
+from inkbloom_train import checkpoint, motion, motion_model, presets, transformer, vae
 from inkbloom_train.cli import main
-from inkbloom_train.data import clips, smil
+from inkbloom_train.data import clips, dataset, smil
+from inkbloom_train.data.attribution import attribution
 from inkbloom_train.data.raster import PictureError
 from inkbloom_train.motion_model import MotionVelocity
 from inkbloom_train.transformer import Velocity
+from inkbloom_train.workspace import Workspace
 
 FIXTURE = Path(__file__).parents[3] / "tests" / "fixtures" / "denoise" / "pixart_motion"
 SQUARE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="2" height="2" x="1" y="3">{}</rect></svg>'
@@ -93,21 +95,44 @@ def test_a_moved_still_closes_and_moves(word):
     assert drawn[..., :3].max() <= drawn[..., 3].max() and (drawn[..., :3] <= drawn[..., 3:]).all()
 
 
-def test_the_stage_leaves_an_adapter_that_diffusers_loads(smoke, capsys):
-    adapter = MotionAdapter.from_pretrained(smoke.export / "motion_adapter", low_cpu_mem_usage=False)
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Path:
+    """A tiny model of random weights in a diffusers folder, as a teacher and its student."""
+    folder = tmp_path_factory.mktemp("served")
+    preset = presets.load("smoke", [])
+    torch.manual_seed(0)
+    pixart = transformer.make(preset)
+    torch.nn.init.normal_(pixart.proj_out.weight, std=0.1)  # it begins at zero, where no gradient passes
+    pixart.save_pretrained(folder / "transformer")
+    vae.make(preset.vae).to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
+    config = folder / "vae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}))
+    return folder
+
+
+def arguments(served: Path, cache: Path, *more: str) -> list[str]:
+    return ["motion", "--preset", "smoke", "--cache", str(cache), "--device", "cpu", "--set", f"motion.teacher={served}", *more]
+
+
+def test_the_stage_leaves_an_adapter_that_diffusers_loads(served, pictures, tmp_path, capsys):
+    assert main(["data", "--preset", "smoke", "--cache", str(tmp_path), "--folder", str(pictures)]) == 0
+    assert main(arguments(served, tmp_path)) == 1
+    assert "--warm-start" in capsys.readouterr().err
+    given = arguments(served, tmp_path, "--warm-start", str(served))
+    assert main(given) == 0
+    workspace = Workspace(tmp_path, "smoke")
+    adapter = MotionAdapter.from_pretrained(motion.component(workspace), low_cpu_mem_usage=False)
     assert adapter.config.motion_max_seq_length == 16 and len(motion_model.modules(adapter)) == 4
     assert any(module.proj_out.weight.abs().max() > 0 for module in motion_model.modules(adapter))
-    assert json.loads((smoke.export / "motion_adapter" / "config.json").read_text())["positions"] == "circle"
-    index = json.loads((smoke.export / "model_index.json").read_text())
-    assert index["motion_adapter"] == ["diffusers", "MotionAdapter"] and index["shared_noise"] == 0.8
-    assert "(moving)" in (smoke.export / "ATTRIBUTION.md").read_text()
-    report = json.loads((smoke.stage("motion") / "report.json").read_text())
+    assert json.loads((motion.component(workspace) / "config.json").read_text())["positions"] == "circle"
+    report = json.loads((workspace.stage("motion") / "report.json").read_text())
     assert report["drawn"]["adapter"]["clips"] == 3 and report["clips"]["learned"] > 0
-    assert main(["motion", "--preset", "smoke", "--cache", str(smoke.root), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert main(given) == 0
     assert "already done" in capsys.readouterr().out
-
-
-def test_a_teacher_of_another_folder_needs_its_student(smoke, capsys):
-    again = ["motion", "--preset", "smoke", "--cache", str(smoke.root), "--device", "cpu", "--set", "motion.teaching.samples=20"]
-    assert main([*again, "--set", f"motion.teacher={smoke.export}"]) == 1
-    assert "--warm-start" in capsys.readouterr().err
+    assert main([*given, "--set", "motion.distilling.samples=12"]) == 0
+    assert checkpoint.load_meta(workspace.stage("motion") / "checkpoint")["state"]["samples"] == 12
+    assert main([*given, "--set", "motion.teaching.samples=20"]) == 0
+    assert "starting the student anew" in capsys.readouterr().out
+    table = attribution(dataset.load(workspace.dataset), motion.learned(workspace))
+    assert "(moving)" in table and table.count("MIT") > 1

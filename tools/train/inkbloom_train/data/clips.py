@@ -66,20 +66,14 @@ def collect(folder: Path, data: DataSet, counts: dict[str, int | None], skipped:
 
     Downloads what is missing into ``folder``. The same counts always give the same clips in the same order.
     """
-    found = _chosen(_stills(data), counts["stills"])
-    if counts["icons"] != 0:
-        found += _chosen(_icons(folder, skipped), counts["icons"])
-    if counts["emoji"] != 0:
-        found += _chosen(_emoji(folder, skipped), counts["emoji"])
-    return sorted(found, key=_lot)
+    sources = {"emoji": lambda: _emoji(folder, skipped), "icons": lambda: _icons(folder, skipped), "stills": lambda: _stills(data)}
+    chosen = [sorted(read(), key=_lot)[: counts[name]] for name, read in sources.items() if counts[name] != 0]
+    # All along the list each source has its share of the whole, so that any beginning of it is like the rest.
+    return [source for _, source in sorted((((rank + 0.5) / len(some), source) for some in chosen for rank, source in enumerate(some)), key=lambda pair: pair[0])]
 
 
 def _lot(source: Source) -> int:
     return zlib.crc32(b"clip " + source[0].id.encode())
-
-
-def _chosen(sources: Iterator[Source], count: int | None) -> list[Source]:
-    return sorted(sources, key=_lot)[:count]
 
 
 def _emoji(folder: Path, skipped: Counter) -> Iterator[Source]:
