@@ -8,7 +8,7 @@ from inkbloom_train import presets
 from inkbloom_train.errors import TrainError
 from inkbloom_train.workspace import Workspace, cache_root
 
-STAGES = ("data", "vae", "latents", "dit", "distill", "vq", "autoregress", "hybrid", "scorer", "evaluate", "export")
+STAGES = ("data", "vae", "latents", "dit", "distill", "motion", "vq", "autoregress", "hybrid", "scorer", "evaluate", "export")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

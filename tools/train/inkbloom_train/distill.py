@@ -70,7 +70,7 @@ def chords(
     return torch.cat(starts), torch.cat(times), torch.cat(velocities)
 
 
-def _forget_other_teacher(folder: Path, taught: int, worker: Worker) -> None:
+def forget_other_teacher(folder: Path, taught: int, worker: Worker) -> None:
     """Removes the checkpoint of a student whose teacher has learned more since."""
     place = folder / "checkpoint"
     if worker.leads and checkpoint.exists(place):
@@ -91,7 +91,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
         )
     folder = workspace.stage("distill")
     taught = checkpoint.load_meta(workspace.stage("dit") / "checkpoint")["state"]["samples"]
-    _forget_other_teacher(folder, taught, worker)
+    forget_other_teacher(folder, taught, worker)
     teacher = transformer.load(preset, workspace.stage("dit")).to(worker.device)
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     encoder = TextEncoder(worker.device, preset.max_text_tokens)

@@ -15,7 +15,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import BertModel
 
-from inkbloom_train import autoregress, checkpoint, evaluate, generate, hybrid, scorer, text, vq
+from inkbloom_train import autoregress, checkpoint, evaluate, generate, hybrid, motion, scorer, text, vq
 from inkbloom_train.data.attribution import attribution
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
@@ -64,10 +64,13 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
         "sizes": [[preset.size, preset.size]],
         "styles": [info.phrases[0] for info in data.styles.values() if info.listed],
     }
+    if which == generate.STUDENT and motion.component(workspace).exists():
+        shutil.copytree(motion.component(workspace), folder / "motion_adapter")
+        index |= motion.settings(preset)
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     for name in ("grid", "failures"):
         shutil.copyfile(workspace.stage("evaluate") / f"{name}-{which}.png", folder / f"{name}.png")
-    (folder / "ATTRIBUTION.md").write_text(attribution(data))
+    (folder / "ATTRIBUTION.md").write_text(attribution(data, motion.learned(workspace)))
     (folder / "README.md").write_text(card(preset, data, workspace, report, which, model))
     worker.log(f"exported the {which} to {folder}")
     return folder
@@ -153,7 +156,7 @@ def _overrides(preset: Preset) -> str:
 
 def _stages(workspace: Workspace) -> str:
     lines = []
-    for stage in ("vae", "dit", "distill", "autoregress", "hybrid", "scorer", "judge"):
+    for stage in ("vae", "dit", "distill", motion.TEACHING, motion.DISTILLING, "autoregress", "hybrid", "scorer", "judge"):
         place = workspace.stage(stage) / "checkpoint"
         if checkpoint.exists(place):
             state = checkpoint.load_meta(place)["state"]

@@ -98,6 +98,28 @@ class HybridSettings:
 
 
 @dataclass
+class MotionSettings:
+    teaching: Schedule
+    """Flow matching on the teacher."""
+    distilling: Schedule
+    """Then on the student, at the times of its steps."""
+    teacher: str | None = None
+    """Folder of a diffusers model or a bundle whose transformer is the teacher; with it ``--warm-start`` names the student. None takes this run's own two."""
+    frames: int = 8
+    """Of the clips that are learned; the exported table of positions holds twice as many."""
+    shared_noise: float = 0.8
+    """Share of the noise's variance that all frames of a clip have in common."""
+    emoji: int | None = None
+    """Animated emoji to learn from; None takes all there are."""
+    icons: int | None = None
+    """Animated icons."""
+    stills: int | None = 1200
+    """Stills of the data set that are moved."""
+    prompts: int = 48
+    """Clips that are drawn to measure how well they close and hold together."""
+
+
+@dataclass
 class ScorerSettings:
     schedule: Schedule
     width: int
@@ -135,6 +157,7 @@ class Preset:
     vq: VqSettings
     autoregress: AutoregressSettings
     hybrid: HybridSettings
+    motion: MotionSettings
     scorer: ScorerSettings
     """The one that is shipped, and chooses."""
     judge: ScorerSettings
@@ -183,6 +206,10 @@ def _cpu() -> Preset:
         vq=VqSettings(),
         autoregress=AutoregressSettings(Schedule(samples=600_000, batch=64, rate=2e-3, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01)),
         hybrid=HybridSettings(Schedule(samples=100_000, batch=64, rate=5e-4, warmup=50, decay=0.5, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01)),
+        motion=MotionSettings(
+            teaching=Schedule(samples=20_000, batch=4, rate=1.5e-3, warmup=10, checkpoint_minutes=8, ema=0.99),
+            distilling=Schedule(samples=8_000, batch=4, rate=1e-3, warmup=5, checkpoint_minutes=8, ema=0.99),
+        ),
         scorer=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
         judge=ScorerSettings(Schedule(samples=400_000, batch=128, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
         evaluate=EvaluateSettings(prompts=400, teacher_steps=8, guidance=5.0),
@@ -207,6 +234,9 @@ def _gpu() -> Preset:
             Schedule(samples=0, minutes=4, batch=256, rate=1e-3, ema=0.999, betas=(0.9, 0.98), weight_decay=0.02), width=384, heads=6, layers=6, inner=1024
         ),
         hybrid=HybridSettings(Schedule(samples=0, minutes=3, batch=256, rate=2e-4, warmup=50, decay=0.5, ema=0.999, betas=(0.9, 0.98), weight_decay=0.02)),
+        motion=MotionSettings(
+            teaching=Schedule(samples=0, minutes=5, batch=32, rate=1e-3, warmup=50), distilling=Schedule(samples=0, minutes=2, batch=32, rate=5e-4, warmup=20)
+        ),
         scorer=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
         judge=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
         evaluate=EvaluateSettings(prompts=400, batch=128),
@@ -228,6 +258,10 @@ def _smoke() -> Preset:
         vq=VqSettings(first=24, second=16, vectors=2_000, rounds=4),
         autoregress=AutoregressSettings(Schedule(samples=160, batch=8, rate=2e-3, warmup=5), width=32, heads=2, layers=2, inner=48),
         hybrid=HybridSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), steps=4),
+        motion=MotionSettings(
+            teaching=Schedule(samples=16, batch=4, rate=1e-3, warmup=1), distilling=Schedule(samples=8, batch=4, rate=1e-3, warmup=1),
+            emoji=0, icons=0, stills=24, prompts=3,
+        ),
         scorer=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=8, tenth=1, seed=11, captions=1),
         judge=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=16, tenth=0, seed=0),
         evaluate=EvaluateSettings(prompts=4, teacher_steps=4, many_steps=6, candidates=2, batch=8),

@@ -28,6 +28,16 @@ def load(kind: type[Model], folder: Path, component: str) -> Model:
         raise TrainError(f"{folder} holds no {kind.__name__} to begin from: name a diffusers folder or a bundle ({error})") from error
 
 
+def config(folder: Path, component: str) -> dict:
+    """The config of a component. Raises TrainError if it is missing."""
+    try:
+        if (folder / _MANIFEST).exists():
+            return json.loads((folder / _MANIFEST).read_text())["configs"][component]
+        return json.loads((folder / component / "config.json").read_text())
+    except (OSError, KeyError, ValueError) as error:
+        raise TrainError(f"{folder} has no config of a {component}: name a diffusers folder or a bundle ({error})") from error
+
+
 def _from_bundle(kind: type[Model], folder: Path, component: str) -> Model:
     manifest = json.loads((folder / _MANIFEST).read_text())
     if manifest.get("format") != "inkbloom-bundle" or manifest.get("version") not in _VERSIONS:

@@ -6,7 +6,7 @@ import diffusers
 import torch
 import transformers
 
-from inkbloom_train import autoregress, distill, distributed, dit, evaluate, export, hybrid, latents, pack, pictures, scorer, vae, vq
+from inkbloom_train import autoregress, distill, distributed, dit, evaluate, export, hybrid, latents, motion, pack, pictures, scorer, vae, vq
 from inkbloom_train.data import build, dataset
 from inkbloom_train.errors import TrainError
 from inkbloom_train.presets import Preset
@@ -84,6 +84,10 @@ def _hybrid(preset: Preset, workspace: Workspace, worker: distributed.Worker, op
     hybrid.train(preset, dataset.load(workspace.dataset), workspace, worker, options.warm_start)
 
 
+def _motion(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
+    motion.train(preset, dataset.load(workspace.dataset), workspace, worker, options.warm_start)
+
+
 def _scorer(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
     data = _drawn(preset, workspace, worker, scorer.side(preset))
     for which in (scorer.SHIPPED, scorer.JUDGE):
@@ -111,6 +115,7 @@ _STAGES = {
     "vq": _vq,
     "autoregress": _autoregress,
     "hybrid": _hybrid,
+    "motion": _motion,
     "scorer": _scorer,
     "evaluate": _evaluate,
     "export": _export,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
+from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler, MotionAdapter, PixArtTransformer2DModel
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertModel
@@ -28,7 +28,7 @@ def arguments(smoke, stage: str, *more: str) -> list[str]:
 
 
 def test_every_learned_stage_is_done_and_went_down(smoke):
-    for stage in ("vae", "dit", "distill", "scorer", "judge"):
+    for stage in ("vae", "dit", "distill", "motion-teacher", "motion", "scorer", "judge"):
         assert checkpoint.load_meta(smoke.stage(stage) / "checkpoint")["state"]["done"], stage
     log = [json.loads(line) for line in (smoke.stage("vae") / "log.jsonl").read_text().splitlines()]
     assert log[-1]["white_db"] > 8
@@ -46,6 +46,9 @@ def test_the_export_is_a_diffusers_folder(smoke):
     assert FlowMatchEulerDiscreteScheduler.from_pretrained(smoke.export / "scheduler").config.shift == 1.5
     scorer = InkbloomScorer.from_pretrained(smoke.export / "scorer", low_cpu_mem_usage=False)
     assert index["scorer"] == ["inkbloom", "InkbloomScorer"] and scorer.config.text_embed_dim == 384
+    assert index["motion_adapter"] == ["diffusers", "MotionAdapter"] and index["shared_noise"] == 0.8
+    assert len(MotionAdapter.from_pretrained(smoke.export / "motion_adapter", low_cpu_mem_usage=False).up_blocks) == 1
+    assert "(moving)" in (smoke.export / "ATTRIBUTION.md").read_text()
     config = json.loads((smoke.export / "vae" / "config.json").read_text())
     assert len(config["latents_mean"]) == len(config["latents_std"]) == autoencoder.config.latent_channels == transformer.config.in_channels
     for part in ("vae", "transformer", "scorer"):

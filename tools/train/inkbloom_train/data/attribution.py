@@ -1,7 +1,9 @@
 """ATTRIBUTION, made from the rows of the data set."""
 
 from collections import Counter
+from collections.abc import Iterable
 
+from inkbloom_train.data.clips import Clip
 from inkbloom_train.data.dataset import DataSet
 
 _LICENCE_URL = {
@@ -11,9 +13,10 @@ _LICENCE_URL = {
 }
 
 
-def attribution(data: DataSet) -> str:
-    """A Markdown table of every source with its licence and the number of pictures used."""
+def attribution(data: DataSet, moving: Iterable[Clip] = ()) -> str:
+    """A Markdown table of every source with its licence and the number of pictures, and of moving ones, used."""
     counts = Counter((row.source, row.licence) for row in data.rows)
+    counts.update((f"{clip.source} (moving)", clip.licence) for clip in moving)
     lines = [
         "# Attribution",
         "",
