@@ -9,7 +9,7 @@ use crate::{
         schedule::{Churn, Schedule},
     },
     pixels::Alpha,
-    values::Image,
+    values::{Animation, Image},
 };
 
 /// What a model says of itself.
@@ -112,6 +112,10 @@ pub struct Request {
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub tile: Option<usize>,
+    /// How many frames to denoise together, of models that animate: 1 is a still [default: the model's]
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
+    pub frames: Option<usize>,
 
     /// The picture to start from. Models without an alpha channel see it over white.
     #[serde(skip)]
@@ -259,6 +263,8 @@ pub struct Plan {
 pub struct Generated {
     /// With candidates, the best first.
     pub images: Vec<Image>,
+    /// Of each picture, where it was asked to move; then the picture is what moves, or the first frame.
+    pub animations: Vec<Animation>,
     /// The seed of each picture.
     pub seeds: Vec<u64>,
     /// The scorer's word on each picture, -1 to 1, where there were candidates; else none.
@@ -301,6 +307,7 @@ mod tests {
         let wrong = [
             (json!({"skipLayers": 7}), "`skipLayers` must be a list of whole numbers, not 7"),
             (json!({"skipLayers": [0.5]}), "`skipLayers` must be a list of whole numbers, not [0.5]"),
+            (json!({"frames": 0}), "`frames` must be a whole number of at least 1, not 0"),
             (json!({"steps": 2.5}), "`steps` must be a whole number of at least 1, not 2.5"),
             (json!({"count": 0}), "`count` must be a whole number of at least 1, not 0"),
             (json!({"width": "wide"}), "`width` must be a whole number of at least 1, not \"wide\""),
