@@ -1,8 +1,9 @@
 //! A request checked against a model.
 
 use super::{
-    memory::MIN_TILE,
+    memory::{F32_BYTES, MIN_TILE},
     model::Model,
+    motion,
     request::{Keep, Plan, Request},
 };
 use crate::{
@@ -65,6 +66,8 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     let guides = guides(model, request, guidance, steps, &mut warnings)?;
     let (width, height) = size(model, request, &mut warnings)?;
     let strength = strength(model, request, &mut warnings)?;
+    let frames = motion::frames(model, request)?;
+    let turns = turns(model, [frames, width, height], guides, &mut warnings);
 
     let (scheduler, notes) = model.scheduler(request.scheduler.as_deref())?;
     warnings.extend(notes);
@@ -92,14 +95,39 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     }
     let tile = tile(model, request, width, height)?;
     let latent: usize = model.latent_shape(width, height).iter().product();
-    let noises = request.noise.iter().chain(&request.step_noise).chain(&request.encode_noise);
-    if let Some(noise) = noises.into_iter().find(|noise| noise.len() != latent) {
+    let noises = request.noise.iter().chain(&request.step_noise).map(|noise| (noise, frames * latent));
+    let encode_noise = request.encode_noise.iter().map(|noise| (noise, latent));
+    if let Some((noise, expected)) = noises.chain(encode_noise).find(|(noise, expected)| noise.len() != *expected) {
+        let what = if frames == 1 { "a picture".to_owned() } else { format!("an animation of {frames} frames") };
         return Err(Error::bad_input(format!(
-            "the noise has {} values; a picture of {width} x {height} starts from {latent}",
+            "the noise has {} values; {what} of {width} x {height} starts from {expected}",
             noise.len()
         )));
     }
-    Ok(Plan { steps, guidance, guides, width, height, count, candidates, tile, strength, schedule, warnings })
+    Ok(Plan { steps, guidance, guides, width, height, count, candidates, frames, turns, tile, strength, schedule, warnings })
+}
+
+/// Whether the prompts of an animation must be guided one after the other, for lack of memory.
+fn turns(
+    model: &Model,
+    [frames, width, height]: [usize; 3],
+    guides: Option<f32>,
+    warnings: &mut Vec<String>,
+) -> bool {
+    let [_, h, w] = model.latent_shape(width, height);
+    let wants = |rows: usize| model.memory.wants(model.network.denoiser.live_values(rows, h, w) * F32_BYTES);
+    if frames == 1 {
+        return false;
+    }
+    let short = wants(frames);
+    if short > 0 {
+        warnings.push(format!(
+            "{frames} frames of {width} x {height} need about {} MiB more memory than may be taken; drawing may fail, and \
+             fewer frames need less",
+            short.div_ceil(1 << 20)
+        ));
+    }
+    guides.is_some() && wants(2 * frames) > 0
 }
 
 /// How many pictures are drawn to choose `count` from.
