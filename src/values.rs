@@ -30,10 +30,20 @@ impl TextEmbedding {
     /// The last prompt of a batch alone: the positive one.
     pub fn last(&self) -> Self {
         let [n, _, _] = self.hidden.dims();
+        self.row(n - 1)
+    }
+
+    /// Each prompt of a batch alone.
+    pub fn rows(&self) -> Vec<Self> {
+        let [n, _, _] = self.hidden.dims();
+        (0..n).map(|i| self.row(i)).collect()
+    }
+
+    fn row(&self, i: usize) -> Self {
         Self {
-            hidden: self.hidden.clone().narrow(0, n - 1, 1),
-            attention_mask: self.attention_mask.clone().map(|mask| mask.narrow(0, n - 1, 1)),
-            pooled: self.pooled.clone().map(|pooled| pooled.narrow(0, n - 1, 1)),
+            hidden: self.hidden.clone().narrow(0, i, 1),
+            attention_mask: self.attention_mask.clone().map(|mask| mask.narrow(0, i, 1)),
+            pooled: self.pooled.clone().map(|pooled| pooled.narrow(0, i, 1)),
         }
     }
 }
@@ -62,6 +72,15 @@ pub struct Image {
     pub height: usize,
     /// `width * height * 4` bytes.
     pub rgba: Vec<u8>,
+}
+
+/// Pictures shown one after the other, again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Animation {
+    /// Of one size.
+    pub frames: Vec<Image>,
+    /// How long each is shown, in milliseconds.
+    pub frame_ms: u32,
 }
 
 /// Reads a tensor back without blocking: a blocking read panics in a browser.

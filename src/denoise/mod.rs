@@ -3,6 +3,7 @@
 mod denoiser;
 pub mod dit;
 mod guidance;
+mod motion;
 mod run;
 pub mod schedule;
 pub mod unet;
@@ -10,4 +11,5 @@ pub mod unet;
 pub use denoiser::{Condition, Denoiser, Prepared};
 pub use guidance::{Guidance, SkipLayers};
 pub use crate::noise;
+pub use motion::{Frames, MotionConfig, MotionModule, MotionModules};
 pub use run::{Blend, Denoising, FreshNoise, StepOutcome};

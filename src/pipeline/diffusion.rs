@@ -8,7 +8,7 @@ use super::{
     finish::{Drawn, Finish},
     image_to_image, inpaint,
     model::Model,
-    plan,
+    motion, plan,
     request::{Generated, Plan, Request},
     start::Start,
     text::Encoded,
@@ -72,14 +72,14 @@ impl<'a> Drawing<'a> {
         let [_, h, w] = model.latent_shape(plan.width, plan.height);
         let timesteps: Vec<f32> = plan.schedule.steps.iter().map(|step| step.timestep).collect();
         let (picture, guidance) = ((plan.height, plan.width), plan.guidance);
-        let condition = Condition { text, picture, guidance, skip_layers: Vec::new() };
+        let condition = Condition { text, picture, guidance, frames: plan.frames, skip_layers: Vec::new() };
         let (denoiser, scale) = (network.denoiser.as_ref(), plan.guides.unwrap_or(1.0));
         let skip = request.skip_layers.as_ref().map(|skip| (skip, plan.steps));
-        let guidance = Guidance::new(denoiser, &condition, scale, skip, &timesteps, [h, w])?;
+        let guidance = Guidance::new(denoiser, &condition, scale, plan.turns, skip, &timesteps, [h, w])?;
         Ok(Self { finish, guidance })
     }
 
-    /// From noise or a picture to the latent that is decoded, `[1, C, h, w]`; `layout`, of the same shape, is told to
+    /// From noise or a picture to the latent that is decoded, `[frames, C, h, w]`; `layout`, of the same shape, is told to
     /// networks that take one.
     ///
     /// # Errors
@@ -92,7 +92,10 @@ impl<'a> Drawing<'a> {
         on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Latent> {
         let Finish { model, request, plan, .. } = *self.finish;
-        let noise = unit_noise(model, &request.noise, seed, 0, plan);
+        let [c, h, w] = model.latent_shape(plan.width, plan.height);
+        let noise = request.noise.clone();
+        let noise = noise.unwrap_or_else(|| motion::noise(seed, plan.frames, c * h * w, model.shared_noise));
+        let noise = Tensor::from_data(TensorData::new(noise, [plan.frames, c, h, w]), &model.device);
         let Start { x_t, blend, extra } = start(model, request, &noise, seed, plan);
         let fresh = FreshNoise { seed, given: request.step_noise.clone() };
         let mut run = Denoising::new(&self.guidance, &plan.schedule, x_t, layout.or(extra), fresh, blend);
@@ -106,10 +109,10 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// Unit noise of the picture's latent, `[1, C, h, w]`: what was given, or a stream of the seed's.
-fn unit_noise(model: &Model, given: &Option<Vec<f32>>, seed: u64, stream: u64, plan: &Plan) -> Latent {
+/// What draws the encoding of an init picture, `[1, C, h, w]`: the noise that was given, or the seed's.
+fn encode_noise(model: &Model, given: &Option<Vec<f32>>, seed: u64, plan: &Plan) -> Latent {
     let [c, h, w] = model.latent_shape(plan.width, plan.height);
-    let values = given.clone().unwrap_or_else(|| noise::normal(seed, stream, c * h * w));
+    let values = given.clone().unwrap_or_else(|| noise::normal(seed, ENCODE_STREAM, c * h * w));
     Tensor::from_data(TensorData::new(values, [1, c, h, w]), &model.device)
 }
 
@@ -117,7 +120,7 @@ fn unit_noise(model: &Model, given: &Option<Vec<f32>>, seed: u64, stream: u64, p
 fn start(model: &Model, request: &Request, noise: &Latent, seed: u64, plan: &Plan) -> Start {
     let Some(init) = &request.init else { return text_to_image::start(noise.clone(), &plan.schedule) };
     let encode_noise =
-        model.family.draws_encoding().then(|| unit_noise(model, &request.encode_noise, seed, ENCODE_STREAM, plan));
+        model.family.draws_encoding().then(|| encode_noise(model, &request.encode_noise, seed, plan));
     let encode = |pixels| model.autoencoder.encode(pixels, encode_noise.clone());
     let pixels = pixels::from_image(init, model.info.alpha, &model.device);
     let known = encode(pixels.clone());
@@ -130,7 +133,8 @@ fn start(model: &Model, request: &Request, noise: &Latent, seed: u64, plan: &Pla
     let factor = model.autoencoder.shape().factor;
     if model.repaints_only() {
         let masked = encode(inpaint::masked(pixels, mask));
-        return Start { extra: Some(inpaint::told(mask, masked, factor, model.family.told_mask())), ..start };
+        let told = inpaint::told(mask, masked, factor, model.family.told_mask());
+        return Start { extra: Some(told.repeat_dim(0, plan.frames)), ..start };
     }
     let mask = inpaint::latent_mask(mask, factor, &model.device);
     Start { blend: Some(Blend { mask, known, noise: noise.clone() }), ..start }

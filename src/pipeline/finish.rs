@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Result, pixels,
-    values::{Image, ImageTokens, Latent, TextEmbedding, read},
+    values::{Animation, Image, ImageTokens, Latent, TextEmbedding, read},
 };
 
 /// What all pictures of a request share.
@@ -22,7 +22,7 @@ pub struct Finish<'a> {
 /// A picture that is drawn, but not decoded.
 pub struct Drawn {
     pub seed: u64,
-    /// `[1, C, h, w]`.
+    /// `[frames, C, h, w]`.
     pub latent: Latent,
     /// The scorer's word, where something chooses.
     pub score: Option<f32>,
@@ -33,9 +33,10 @@ impl<'a> Finish<'a> {
         self.request.seed.wrapping_add(image as u64)
     }
 
+    /// Of the first frame.
     pub fn preview(&self, x_0: Latent) -> Preview<'a> {
         let (decoder, halved) = self.model.preview_decoder();
-        Preview { x_0, decoder, halved, alpha: self.model.info.alpha }
+        Preview { x_0: x_0.narrow(0, 0, 1), decoder, halved, alpha: self.model.info.alpha }
     }
 
     /// A look at a coarse grid of codes: the small picture that it is.
@@ -73,7 +74,8 @@ impl<'a> Finish<'a> {
         Ok(score)
     }
 
-    /// The pictures that are given back: of candidates, the best first.
+    /// What is given back, of candidates the best first: a picture each, or an animation with its first frame as the
+    /// picture. Frames are decoded one at a time.
     ///
     /// # Errors
     /// Those of the device, and whatever `on_event` gives.
@@ -85,16 +87,24 @@ impl<'a> Finish<'a> {
         let mut generated = Generated { warnings: self.plan.warnings.clone(), ..Default::default() };
         drawn.sort_by(|a, b| b.score.unwrap_or_default().total_cmp(&a.score.unwrap_or_default()));
         for (image, Drawn { seed, latent, score }) in drawn.into_iter().take(self.plan.count).enumerate() {
-            generated.images.push(self.picture(image, latent, on_event).await?);
+            let mut frames = Vec::with_capacity(self.plan.frames);
+            for frame in 0..self.plan.frames {
+                let latent = latent.clone().narrow(0, frame, 1);
+                frames.push(self.frame([image, frame], latent, on_event).await?);
+            }
+            generated.images.extend(frames.first().cloned());
+            if self.plan.frames > 1 {
+                generated.animations.push(Animation { frames, frame_ms: self.model.info.frame_ms });
+            }
             generated.seeds.push(seed);
             generated.scores.extend(score);
         }
         Ok(generated)
     }
 
-    async fn picture(
+    async fn frame(
         &self,
-        image: usize,
+        [image, frame]: [usize; 2],
         latent: Latent,
         on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Image> {
@@ -103,7 +113,7 @@ impl<'a> Finish<'a> {
             Some(tile) => self.model.autoencoder.decode_tiled(latent, tile),
             None => self.model.autoencoder.decode(latent),
         };
-        on_event(Event::Decoded { image, pixels: &pixels }).await?;
+        on_event(Event::Decoded { image, frame, pixels: &pixels }).await?;
         let drawn = pixels::read_image(pixels, alpha).await?;
         Ok(match (&self.request.init, &self.request.mask) {
             (Some(init), Some(mask)) => pixels::keep_spared(&drawn, init, mask, alpha),

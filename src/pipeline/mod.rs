@@ -5,6 +5,7 @@
 //! family/                             what sets pipelines apart, a page each
 //! text, memory                        the text stage; a memory plan from numbers alone
 //! model                               what is loaded, and what it needs
+//! motion                              what an animation has beside a still
 //! start, text_to_image, ...           where a run begins
 //! plan                                a request checked against a model
 //! finish                              where every way ends: scores, the best of them, pixels
@@ -22,6 +23,7 @@ mod image_to_image;
 mod inpaint;
 mod memory;
 mod model;
+mod motion;
 mod plan;
 mod request;
 mod start;
@@ -33,7 +35,7 @@ pub use event::{Event, Preview, Stage};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
 use model::Model;
 pub use model::{
-    AUTOREGRESSIVE, CODEBOOK, HYBRID, OPTIONAL, PREVIEW, SCORER, memory_needs, required_params, ways,
+    AUTOREGRESSIVE, CODEBOOK, HYBRID, MOTION, OPTIONAL, PREVIEW, SCORER, memory_needs, required_params, ways,
 };
 pub use request::{CodesPlan, Generated, Info, Keep, Plan, Request, Search, Way};
 

@@ -13,7 +13,10 @@ use crate::{
     Error, Result,
     autoencoder::{Autoencoder, AutoencoderShape, codebook::Codebook},
     autoregress::Autoregressive,
-    denoise::schedule::{self, Host, Scheduler},
+    denoise::{
+        MotionConfig,
+        schedule::{self, Host, Scheduler},
+    },
     pixels::Alpha,
     score::Scorer,
     weights::{ModelFiles, ParamShape, Tensors, config::Notes, list_params},
@@ -39,6 +42,8 @@ pub struct Model {
     hybrid: Option<Network>,
     /// Steps and guidance of the hybrid where a request says nothing.
     pub hybrid_defaults: (usize, f32),
+    /// The share of the noise's variance that the frames of an animation have in common.
+    pub shared_noise: f64,
     pub memory: MemoryPlan,
     pub info: Info,
     pub device: Device,
@@ -54,8 +59,14 @@ pub const CODEBOOK: &str = "codebook";
 pub const AUTOREGRESSIVE: &str = "autoregressive";
 /// The optional component that draws to a layout of codes.
 pub const HYBRID: &str = "hybrid";
+/// The optional component that makes animations of stills.
+pub const MOTION: &str = "motion_adapter";
 /// The components that a model draws without, and that a bundle marks as optional.
-pub const OPTIONAL: [&str; 5] = [PREVIEW, SCORER, CODEBOOK, AUTOREGRESSIVE, HYBRID];
+pub const OPTIONAL: [&str; 6] = [PREVIEW, SCORER, CODEBOOK, AUTOREGRESSIVE, HYBRID, MOTION];
+/// How long a frame is shown where the model does not say, in milliseconds: as diffusers' examples of AnimateDiff have it.
+const FRAME_MS: usize = 125;
+/// How many frames a motion adapter makes where nothing says.
+const FRAMES: usize = 16;
 
 impl Way {
     /// The [`OPTIONAL`] components that it needs.
@@ -100,12 +111,13 @@ pub fn memory_needs(files: &ModelFiles) -> Result<MemoryNeeds> {
     let [width, height] = model.info.sizes[0];
     let [_, h, w] = model.latent_shape(width, height);
     let prompts = if model.guides(model.info.default_guidance, None).is_some() { 2 } else { 1 };
+    let frames = if model.family.animates() { model.info.default_frames } else { 1 };
     let map = model.autoencoder.shape().map_per_position;
     let codes = model.autoregressive.as_ref().map_or(0, |codes| codes.live_values(1, 2, codes.config().places()));
     Ok(MemoryNeeds {
         text: bytes(true),
         other: bytes(false),
-        denoising: model.network.denoiser.live_values(prompts, h, w).max(codes) * F32_BYTES,
+        denoising: model.network.denoiser.live_values(prompts * frames, h, w).max(codes) * F32_BYTES,
         decoding: decoding(map, h, w),
         decoding_tile: decoding(map, h.min(MIN_TILE), w.min(MIN_TILE)),
     })
@@ -126,7 +138,7 @@ impl Model {
         let autoencoder = Autoencoder::load(tensors, files, "vae")?;
         let shape = autoencoder.shape();
         let preview = files.configs.contains_key(PREVIEW).then(|| load_preview(files, tensors, shape)).transpose()?;
-        let network = family.network(files, tensors)?;
+        let mut network = family.network(files, tensors)?;
         let text = TextStage::load(files, tensors, family, max_text_tokens)?;
         let scorer = files.configs.contains_key(SCORER).then(|| Scorer::load(tensors, files, SCORER)).transpose()?;
         let has = |component: &str| files.configs.contains_key(component);
@@ -134,6 +146,10 @@ impl Model {
         let autoregressive =
             has(AUTOREGRESSIVE).then(|| Autoregressive::load(tensors, files, AUTOREGRESSIVE)).transpose()?;
         let hybrid = has(HYBRID).then(|| family::pixart(files, tensors, HYBRID)).transpose()?;
+        // A `UNetMotionModel` holds its own already.
+        if files.configs.contains_key(MOTION) && network.denoiser.frames().is_none() {
+            add_motion(&mut network, files, tensors)?;
+        }
         let latent = shape.latent_channels;
         let repainting = 2 * latent + family.told_mask().channels(shape.factor);
         if ![latent, repainting].contains(&network.in_channels) {
@@ -166,11 +182,17 @@ impl Model {
             default_steps: index.count("default_steps", defaults.steps)?,
             default_guidance: index.f64("default_guidance", defaults.guidance)? as f32,
             sizes,
+            default_frames: index.count("default_frames", defaults.frames.max(FRAMES))?,
+            frame_ms: index.count("frame_ms", FRAME_MS)? as u32,
             styles: index.opt_strs("styles")?.unwrap_or_default().into_iter().map(str::to_owned).collect(),
             ways: Vec::new(),
         };
         let hybrid_guidance = index.f64("hybrid_guidance", info.default_guidance.into())? as f32;
         let hybrid_defaults = (index.count("hybrid_steps", info.default_steps)?, hybrid_guidance);
+        let shared_noise = index.f64("shared_noise", 0.0)?;
+        if !(0.0..=1.0).contains(&shared_noise) {
+            return Err(index.wrong("shared_noise", "it must be a share of the variance, from 0 to 1"));
+        }
         let scheduler_class = files.class("scheduler")?.to_owned();
         let scheduler_config = files.config("scheduler")?.value();
         let repairs = family.scheduler_repairs(family::pipeline_class(&index)?);
@@ -198,6 +220,7 @@ impl Model {
             autoregressive,
             hybrid,
             hybrid_defaults,
+            shared_noise,
             memory: MemoryPlan::default(),
             info,
             device: tensors.device().clone(),
@@ -268,6 +291,7 @@ impl Model {
             CODEBOOK => self.codebook = Some(Codebook::load(tensors, files, CODEBOOK)?),
             AUTOREGRESSIVE => self.autoregressive = Some(Autoregressive::load(tensors, files, AUTOREGRESSIVE)?),
             HYBRID => self.hybrid = Some(family::pixart(files, tensors, HYBRID)?),
+            MOTION => add_motion(&mut self.network, files, tensors)?,
             other => return Err(Error::bad_model(format!("`{other}` is no optional component"))),
         }
         self.check_codes(files)
@@ -281,6 +305,7 @@ impl Model {
             CODEBOOK => self.codebook.is_some(),
             AUTOREGRESSIVE => self.autoregressive.is_some(),
             HYBRID => self.hybrid.is_some(),
+            MOTION => self.network.denoiser.frames().is_some(),
             _ => false,
         }
     }
@@ -398,6 +423,15 @@ impl Model {
         }?;
         Ok((scheduler, notes.list()))
     }
+}
+
+/// Puts the modules of the motion adapter into a network.
+fn add_motion(network: &mut Network, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
+    if files.class(MOTION)? != "MotionAdapter" {
+        return Err(files.unknown_class(MOTION, "MotionAdapter"));
+    }
+    let config = MotionConfig::read(&files.config(MOTION)?)?;
+    network.denoiser.add_motion(&tensors.params("motion_adapter/"), &config)
 }
 
 /// The small decoder of the latents of an autoencoder of `shape`.

@@ -3,6 +3,7 @@
 use super::{
     memory::{F32_BYTES, MIN_TILE},
     model::Model,
+    motion,
     request::{CodesPlan, Keep, Plan, Request, Search, Way},
 };
 use crate::{
@@ -79,6 +80,14 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     unused(request, way, &mut warnings);
     let (width, height) = size(model, request, way, &mut warnings)?;
     let strength = strength(model, request, &mut warnings)?;
+    let frames = motion::frames(model, request)?;
+    if frames > 1 && way != Way::Diffusion {
+        return Err(Error::bad_input(format!(
+            "{frames} frames cannot be drawn in the way {}; leave the way out to draw an animation",
+            way.name()
+        )));
+    }
+    let turns = turns(model, [frames, width, height], guides, &mut warnings);
 
     let (scheduler, notes) = model.scheduler(request.scheduler.as_deref())?;
     warnings.extend(notes);
@@ -110,14 +119,32 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     }
     let tile = tile(model, request, width, height)?;
     let latent: usize = model.latent_shape(width, height).iter().product();
-    let noises = request.noise.iter().chain(&request.step_noise).chain(&request.encode_noise);
-    if let Some(noise) = noises.into_iter().find(|noise| noise.len() != latent) {
+    let noises = request.noise.iter().chain(&request.step_noise).map(|noise| (noise, frames * latent));
+    let encode_noise = request.encode_noise.iter().map(|noise| (noise, latent));
+    if let Some((noise, expected)) = noises.chain(encode_noise).find(|(noise, expected)| noise.len() != *expected) {
+        let what = if frames == 1 { "a picture".to_owned() } else { format!("an animation of {frames} frames") };
         return Err(Error::bad_input(format!(
-            "the noise has {} values; a picture of {width} x {height} starts from {latent}",
+            "the noise has {} values; {what} of {width} x {height} starts from {expected}",
             noise.len()
         )));
     }
-    Ok(Plan { way, codes, steps, guidance, guides, width, height, count, candidates, tile, strength, schedule, warnings })
+    Ok(Plan {
+        way,
+        codes,
+        steps,
+        guidance,
+        guides,
+        width,
+        height,
+        count,
+        candidates,
+        frames,
+        turns,
+        tile,
+        strength,
+        schedule,
+        warnings,
+    })
 }
 
 /// The way of drawing.
@@ -252,6 +279,29 @@ fn unused(request: &Request, way: Way, warnings: &mut Vec<String>) {
     };
     let given = options.iter().filter(|(_, given)| *given);
     warnings.extend(given.map(|(name, _)| format!("the {name} is not used: {why}")));
+}
+
+/// Whether the prompts of an animation must be guided one after the other, for lack of memory.
+fn turns(
+    model: &Model,
+    [frames, width, height]: [usize; 3],
+    guides: Option<f32>,
+    warnings: &mut Vec<String>,
+) -> bool {
+    let [_, h, w] = model.latent_shape(width, height);
+    let wants = |rows: usize| model.memory.wants(model.network.denoiser.live_values(rows, h, w) * F32_BYTES);
+    if frames == 1 {
+        return false;
+    }
+    let short = wants(frames);
+    if short > 0 {
+        warnings.push(format!(
+            "{frames} frames of {width} x {height} need about {} MiB more memory than may be taken; drawing may fail, and \
+             fewer frames need less",
+            short.div_ceil(1 << 20)
+        ));
+    }
+    guides.is_some() && wants(2 * frames) > 0
 }
 
 /// How many pictures are drawn to choose `count` from.

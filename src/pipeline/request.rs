@@ -12,7 +12,7 @@ use crate::{
         schedule::{Churn, Schedule},
     },
     pixels::Alpha,
-    values::Image,
+    values::{Animation, Image},
 };
 
 /// What a model says of itself.
@@ -27,6 +27,10 @@ pub struct Info {
     pub styles: Vec<String>,
     /// The ways of drawing that the model has, the default first.
     pub ways: Vec<Way>,
+    /// How many frames an animation has where nothing is said, of models that animate; 1 where only stills are drawn.
+    pub default_frames: usize,
+    /// How long each is shown, in milliseconds.
+    pub frame_ms: u32,
 }
 
 /// A way of drawing.
@@ -196,6 +200,10 @@ pub struct Request {
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub tile: Option<usize>,
+    /// How many frames to denoise together, of models that animate: 1 is a still [default: the model's]
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
+    pub frames: Option<usize>,
 
     /// The picture to start from. Models without an alpha channel see it over white.
     #[serde(skip)]
@@ -208,7 +216,7 @@ pub struct Request {
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]
     pub mask: Option<Image>,
-    /// Unit noise `[C, height / factor, width / factor]` in place of the seed's, for every picture.
+    /// Unit noise `[frames, C, height / factor, width / factor]` in place of the seed's, for every picture.
     #[serde(skip)]
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]
@@ -218,7 +226,7 @@ pub struct Request {
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]
     pub step_noise: Vec<Vec<f32>>,
-    /// The same for encoding `init`.
+    /// The same for encoding `init`, which is one frame.
     #[serde(skip)]
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]
@@ -362,6 +370,10 @@ pub struct Plan {
     pub count: usize,
     /// How many are drawn to choose them from; `None` where nothing chooses.
     pub candidates: Option<usize>,
+    /// How many frames are denoised together; 1 is a still.
+    pub frames: usize,
+    /// Guidance takes its prompts one after the other, for both at once would need more memory than there is.
+    pub turns: bool,
     /// The side of the tiles of decoding, in latent positions.
     pub tile: Option<usize>,
     /// 1 where nothing is started from.
@@ -389,6 +401,8 @@ pub struct CodesPlan {
 pub struct Generated {
     /// With candidates, the best first.
     pub images: Vec<Image>,
+    /// Of each picture, where it was asked to move; then the picture is what moves, or the first frame.
+    pub animations: Vec<Animation>,
     /// The seed of each picture.
     pub seeds: Vec<u64>,
     /// The scorer's word on each picture, -1 to 1, where there were candidates; else none.
@@ -436,6 +450,7 @@ mod tests {
             (json!({"skipLayers": [0.5]}), "`skipLayers` must be a list of whole numbers, not [0.5]"),
             (json!({"way": "magic"}), "`way` must be \"diffusion\" or \"tokens\" or \"hybrid\", not \"magic\""),
             (json!({"search": 1}), "`search` must be \"sample\" or \"best\" or \"beam\", not 1"),
+            (json!({"frames": 0}), "`frames` must be a whole number of at least 1, not 0"),
             (json!({"steps": 2.5}), "`steps` must be a whole number of at least 1, not 2.5"),
             (json!({"count": 0}), "`count` must be a whole number of at least 1, not 0"),
             (json!({"width": "wide"}), "`width` must be a whole number of at least 1, not \"wide\""),
