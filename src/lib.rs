@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! prompt -> TokenIds -> TextEmbedding -> [ noise -> x_t ... x_0 ] -> Latent -> pixels -> canvas / PNG
-//! prompt/               text/            denoise/                    autoencoder/  pixels/
+//! prompt/               text/            denoise/                    autoencoder/  pixels/   animation/
 //! ```
 //!
 //! `pipeline` is the only room that knows this order; `layers` and `weights` serve every room;
@@ -13,6 +13,7 @@
 pub mod error;
 pub mod values;
 
+pub mod animation;
 pub mod autoencoder;
 pub mod denoise;
 pub mod pipeline;

@@ -53,6 +53,15 @@ pub struct Image {
     pub rgba: Vec<u8>,
 }
 
+/// Pictures shown one after the other, again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Animation {
+    /// Of one size.
+    pub frames: Vec<Image>,
+    /// How long each is shown, in milliseconds.
+    pub frame_ms: u32,
+}
+
 /// Reads a tensor back without blocking: a blocking read panics in a browser.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ pub use request::{Generated, Info, Keep, Plan, Request};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};
 use crate::{
-    Result,
+    Result, animation,
     weights::{ModelFiles, Tensors},
 };
 
@@ -120,6 +120,11 @@ impl Pipeline {
         request: &Request,
         on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Generated> {
-        diffusion::draw(&mut self.model, request, on_event).await
+        let mut drawn = diffusion::draw(&mut self.model, request, on_event).await?;
+        if let Some((motion, frames, frame_ms)) = plan::pace(request)? {
+            let moved = drawn.images.iter().map(|image| animation::animate(image, motion, frames, frame_ms));
+            drawn.animations = moved.collect::<Result<_>>()?;
+        }
+        Ok(drawn)
     }
 }

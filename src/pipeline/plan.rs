@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    animation::{self, Motion},
     denoise::{
         SkipLayers,
         schedule::{Extra, Run},
@@ -44,6 +45,7 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
             )));
         }
     }
+    pace(request)?;
     let steps = request.steps.unwrap_or(info.default_steps);
     if steps == 0 || steps > MAX_STEPS {
         return Err(Error::bad_input(format!("{steps} steps cannot be drawn; give a number from 1 to {MAX_STEPS}")));
@@ -100,6 +102,22 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
         )));
     }
     Ok(Plan { steps, guidance, guides, width, height, count, candidates, tile, strength, schedule, warnings })
+}
+
+/// The motion of the finished picture, its frames, and how long each is shown, in milliseconds.
+pub fn pace(request: &Request) -> Result<Option<(Motion, usize, u32)>> {
+    if let Some(motion) = request.motion {
+        let (frames, frame_ms) = animation::pace(request.frames, request.fps)?;
+        return Ok(Some((motion, frames, frame_ms)));
+    }
+    let asked = [("frames", request.frames.is_some_and(|frames| frames > 1)), ("fps", request.fps.is_some())];
+    if let Some((name, _)) = asked.into_iter().find(|(_, asked)| *asked) {
+        let motions = Motion::ALL.map(|(name, _)| name).join(", ");
+        return Err(Error::bad_input(format!(
+            "this model draws single pictures, so {name} needs a motion that moves the finished one; give one of {motions}"
+        )));
+    }
+    Ok(None)
 }
 
 /// How many pictures are drawn to choose `count` from.

@@ -4,12 +4,13 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{
     Error, Result,
+    animation::Motion,
     denoise::{
         SkipLayers,
         schedule::{Churn, Schedule},
     },
     pixels::Alpha,
-    values::Image,
+    values::{Animation, Image},
 };
 
 /// What a model says of itself.
@@ -112,6 +113,19 @@ pub struct Request {
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub tile: Option<usize>,
+    /// How many frames an animation has: 4 to 100 of a motion, which closes [default: with a motion 16]
+    #[serde(deserialize_with = "kind::whole")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
+    pub frames: Option<usize>,
+    /// Frames shown in a second, 1 to 50 [default: 12.5]
+    #[serde(deserialize_with = "kind::number")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
+    pub fps: Option<f64>,
+    /// Move the finished picture along a path that closes; every model can
+    #[serde(deserialize_with = "kind::motion")]
+    #[cfg_attr(feature = "cli", arg(long))]
+    #[cfg_attr(test, ts(inline))]
+    pub motion: Option<Motion>,
 
     /// The picture to start from. Models without an alpha channel see it over white.
     #[serde(skip)]
@@ -170,7 +184,10 @@ mod kind {
     use serde_json::Value;
 
     use super::Keep;
-    use crate::denoise::{SkipLayers, schedule::Churn};
+    use crate::{
+        animation::Motion,
+        denoise::{SkipLayers, schedule::Churn},
+    };
 
     fn read<'de, D: Deserializer<'de>, T>(
         from: D,
@@ -223,6 +240,12 @@ mod kind {
         })
     }
 
+    pub fn motion<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Motion>, D::Error> {
+        let names = Motion::ALL.map(|(name, _)| format!("\"{name}\""));
+        let kind = format!("one of {}", names.join(", "));
+        read(from, &kind, |value| Motion::named(value.as_str()?))
+    }
+
     /// In decimal, for JavaScript's numbers end at 2^53.
     pub fn seed<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         let kind = format!("a whole number from 0 to {}", u64::MAX);
@@ -259,6 +282,8 @@ pub struct Plan {
 pub struct Generated {
     /// With candidates, the best first.
     pub images: Vec<Image>,
+    /// Of each picture, where it was asked to move; then the picture is what moves, or the first frame.
+    pub animations: Vec<Animation>,
     /// The seed of each picture.
     pub seeds: Vec<u64>,
     /// The scorer's word on each picture, -1 to 1, where there were candidates; else none.
@@ -302,6 +327,11 @@ mod tests {
             (json!({"skipLayers": 7}), "`skipLayers` must be a list of whole numbers, not 7"),
             (json!({"skipLayers": [0.5]}), "`skipLayers` must be a list of whole numbers, not [0.5]"),
             (json!({"steps": 2.5}), "`steps` must be a whole number of at least 1, not 2.5"),
+            (json!({"frames": 0}), "`frames` must be a whole number of at least 1, not 0"),
+            (
+                json!({"motion": "fly"}),
+                "`motion` must be one of \"bounce\", \"spin\", \"wobble\", \"pulse\", \"float\", \"shake\", \"jelly\", not \"fly\"",
+            ),
             (json!({"count": 0}), "`count` must be a whole number of at least 1, not 0"),
             (json!({"width": "wide"}), "`width` must be a whole number of at least 1, not \"wide\""),
             (json!({"guidance": "much"}), "`guidance` must be a number, not \"much\""),
