@@ -113,11 +113,12 @@ pub struct Request {
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub tile: Option<usize>,
-    /// How many frames an animation has: 4 to 100 of a motion, which closes [default: with a motion 16]
+    /// How many frames: denoised together by models that animate, 1 being a still; of a motion 4 to 100 [default: the
+    /// model's; with a motion 16]
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub frames: Option<usize>,
-    /// Frames shown in a second, 1 to 50 [default: 12.5]
+    /// Frames shown in a second, 1 to 50 [default: the model's; with a motion 12.5]
     #[serde(deserialize_with = "kind::number")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
     pub fps: Option<f64>,
@@ -326,8 +327,8 @@ mod tests {
         let wrong = [
             (json!({"skipLayers": 7}), "`skipLayers` must be a list of whole numbers, not 7"),
             (json!({"skipLayers": [0.5]}), "`skipLayers` must be a list of whole numbers, not [0.5]"),
-            (json!({"steps": 2.5}), "`steps` must be a whole number of at least 1, not 2.5"),
             (json!({"frames": 0}), "`frames` must be a whole number of at least 1, not 0"),
+            (json!({"steps": 2.5}), "`steps` must be a whole number of at least 1, not 2.5"),
             (
                 json!({"motion": "fly"}),
                 "`motion` must be one of \"bounce\", \"spin\", \"wobble\", \"pulse\", \"float\", \"shake\", \"jelly\", not \"fly\"",
