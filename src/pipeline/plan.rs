@@ -110,6 +110,9 @@ pub fn pace(request: &Request) -> Result<Option<(Motion, usize, u32)>> {
         let (frames, frame_ms) = animation::pace(request.frames, request.fps)?;
         return Ok(Some((motion, frames, frame_ms)));
     }
+    if request.frames == Some(0) {
+        return Err(Error::bad_input("0 frames show nothing; give 1 for a still, or more for an animation"));
+    }
     let asked = [("frames", request.frames.is_some_and(|frames| frames > 1)), ("fps", request.fps.is_some())];
     if let Some((name, _)) = asked.into_iter().find(|(_, asked)| *asked) {
         let motions = Motion::ALL.map(|(name, _)| name).join(", ");
