@@ -42,8 +42,14 @@ await build({ ...common, entryPoints: [source('worker.js')], alias: { 'inkbloom-
 await build({ ...common, entryPoints: [source('element.js')], external: ['./index.js'] });
 await copyFile(path.join(wasm, 'inkbloom_bg.wasm'), path.join(out, 'inkbloom_bg.wasm'));
 
+// libwebp, which the worker fetches when an animation is first saved.
+const webp = path.join(here, 'node_modules', '@jsquash', 'webp');
+await copyFile(path.join(webp, 'codec', 'enc', 'webp_enc_simd.wasm'), path.join(out, 'webp_enc_simd.wasm'));
+
 // Who copies dist/ copies these works too, and their licences ask to come along.
 await copyFile(path.join(here, 'node_modules', 'idb', 'LICENSE'), path.join(out, 'LICENSE-idb'));
+await copyFile(path.join(webp, 'LICENSE'), path.join(out, 'LICENSE-jsquash-webp'));
+await copyFile(path.join(webp, 'codec', 'LICENSE.codec.md'), path.join(out, 'LICENSE-libwebp'));
 /** @type {string[]} */
 const licences = [];
 for (const name of ['LICENSE-MIT', 'LICENSE-APACHE']) {

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! prompt -> TokenIds -> TextEmbedding -> [ noise -> x_t ... x_0 ] -> Latent -> pixels -> canvas / PNG
-//! prompt/               text/            denoise/                    autoencoder/  pixels/
+//! prompt/               text/            denoise/                    autoencoder/  pixels/   animation/
 //!                                     -> ImageTokens -------------->
 //!                                        autoregress/
 //! ```
@@ -16,6 +16,7 @@ pub mod error;
 pub mod noise;
 pub mod values;
 
+pub mod animation;
 pub mod autoencoder;
 pub mod autoregress;
 pub mod denoise;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const ROOMS: [&str; 7] = ["prompt", "text", "autoregress", "denoise", "autoencoder", "pixels", "score"];
+const ROOMS: [&str; 8] = ["prompt", "text", "autoregress", "denoise", "autoencoder", "pixels", "animation", "score"];
 
 /// Modules of ours that the file at `path` (relative to src/) must not name.
 fn forbidden(path: &str) -> Vec<&'static str> {

@@ -5,6 +5,7 @@ import { Engine } from './engine.js';
 import { Footer } from './footer.js';
 import { Gallery } from './gallery.js';
 import { Messages } from './messages.js';
+import { Moving } from './moving.js';
 import { keepPage } from './offline.js';
 import { ProgressView } from './progress.js';
 import { Prompt } from './prompt.js';
@@ -36,9 +37,15 @@ const stage = new Stage({
   onShow(sticker) {
     if (!settings.locked) settings.seed = sticker.seed;
     gallery.mark(sticker);
+    moving.show(sticker);
   },
   onChange: (sticker) => start.take(sticker.image),
   linkTo: ({ prompt, style, seed, settings, picture }) => linkTo({ prompt, style, seed, ...settings, picture: picture > 1 ? String(picture) : '' }),
+});
+const moving = new Moving({
+  animate: async (image, motion) => (await engine.load()).animate(image, { motion }),
+  onPlay: (animation) => stage.play(animation),
+  onStill: () => stage.still(),
 });
 const gallery = new Gallery(store, recall);
 const engine = new Engine({ model: MODEL, device: () => settings.device, after: kept.watched, onProgress: (event) => progress.load(event), onReady: showModel, onFailure });
@@ -114,6 +121,7 @@ async function drawNow(wanted) {
   drawing = controller;
   prompt.setBusy(true);
   prompt.rest();
+  moving.rest();
   stage.reveal();
   saveDraft();
   readPrompt();

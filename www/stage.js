@@ -19,6 +19,8 @@ export class Stage {
   #link = byId('link', HTMLButtonElement);
   #status = byId('stage-status', HTMLParagraphElement);
   #onShow;
+  /** Ends what is played. */
+  #stop = () => {};
   /** What is on the stage, and the pictures of the same drawing. @type {{ sticker: Sticker, set: Sticker[] } | undefined} */
   #shown;
   /** The files of what is shown, once they are made. @type {Promise<import('./sticker.js').Files> | undefined} */
@@ -66,6 +68,7 @@ export class Stage {
    */
   preview({ preview, image, count }, words) {
     if (this.#sheet.dataset.state !== 'drawing') {
+      this.still();
       this.#sheet.dataset.state = 'drawing';
       this.#actions.hidden = true;
       this.#status.textContent = '';
@@ -84,7 +87,7 @@ export class Stage {
    */
   show(sticker, set = [sticker]) {
     this.#shown = { sticker, set };
-    paint(this.#canvas, sticker.image);
+    this.still();
     this.#canvas.setAttribute('aria-label', `Sticker: ${sticker.words}`);
     this.#sheet.dataset.state = 'done';
     this.#status.textContent = '';
@@ -93,6 +96,20 @@ export class Stage {
     this.#link.hidden = sticker.fromPicture || !navigator.clipboard;
     this.#offerFiles(sticker);
     this.#onShow(sticker);
+  }
+
+  /** Plays what is shown. @param {import('./pkg/index.js').Animation} animation */
+  play(animation) {
+    this.#stop();
+    this.#sheet.dataset.moving = '';
+    this.#stop = animation.play(this.#canvas);
+  }
+
+  /** What is shown stands still again. */
+  still() {
+    this.#stop();
+    delete this.#sheet.dataset.moving;
+    if (this.#shown) paint(this.#canvas, this.#shown.sticker.image);
   }
 
   /** Back to what was there before a drawing that came to nothing. */

@@ -14,10 +14,13 @@ const ENGINE = './pkg/inkbloom_bg.wasm';
 /** Everything the page is made of; requests for anything else pass by untouched. */
 const PAGE = [
   './', './style.css', './icon.svg', './inkbloom.webmanifest', './early.js', './app.js', './brush.js', './cut.js', './dom.js', './emoji-names.js',
-  './engine.js', './footer.js', './gallery.js', './ideas.js', './messages.js', './offline.js', './progress.js', './prompt.js', './reading.js', './recipe.js',
+  './engine.js', './footer.js', './gallery.js', './ideas.js', './messages.js', './moving.js', './offline.js', './progress.js', './prompt.js', './reading.js', './recipe.js',
   './scissors.js', './settings.js', './stage.js', './start-picture.js', './sticker.js', './store.js', './styles.js', './words.js', './lib/idb.js',
   './models/sticker/words.txt', './pkg/index.js', './pkg/worker.js', ENGINE,
 ].map((file) => new URL(file, self.location.href).href);
+
+/** Fetched when an animation is first saved, and kept from then on. */
+const LATER = [new URL('./pkg/webp_enc_simd.wasm', self.location.href).href];
 
 /** What `./build.sh site` named after what it holds is the same for ever. */
 const NAMED_BY_CONTENT = /-[0-9a-f]{8}\.(js|css|svg|wasm|png)$/;
@@ -104,7 +107,7 @@ async function keepAll() {
 /** Drops what an earlier page was made of. */
 async function forgetOld() {
   const cache = await caches.open(CACHE);
-  const old = (await cache.keys()).filter(({ url }) => !PAGE.includes(url));
+  const old = (await cache.keys()).filter(({ url }) => !PAGE.includes(url) && !LATER.includes(url));
   await Promise.all(old.map((request) => cache.delete(request)));
 }
 
@@ -117,5 +120,5 @@ scope.addEventListener('message', (event) => event.waitUntil(keepAll().catch(() 
 scope.addEventListener('fetch', (event) => {
   const key = keyOf(event.request.url);
   // A page that is newer than this worker asks for names that it does not know yet.
-  if (event.request.method === 'GET' && (PAGE.includes(key) || NAMED_BY_CONTENT.test(key))) event.respondWith(answer(key, event));
+  if (event.request.method === 'GET' && (PAGE.includes(key) || LATER.includes(key) || NAMED_BY_CONTENT.test(key))) event.respondWith(answer(key, event));
 });

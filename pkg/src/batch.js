@@ -52,6 +52,7 @@ export async function drawOnSeveral(sessions, request, onStep, signal) {
   const [{ warnings, seed }] = drawings;
   return {
     images: drawings.flatMap(({ images }) => images),
+    animations: drawings.flatMap(({ animations }) => animations ?? []),
     seed,
     seeds: drawings.flatMap(({ seeds }) => seeds),
     warnings,

@@ -72,8 +72,32 @@ export interface EngineStep {
   score?: number;
 }
 
+export interface EngineAnimation {
+  frames: Pixels[];
+  frame_ms: number;
+}
+
+/** How an animation becomes a file. */
+export interface EngineSave {
+  /** A media type. */
+  type: string;
+  quality?: number;
+  side?: number;
+  max_bytes?: number;
+}
+
+export interface EngineFile {
+  bytes: Uint8Array<ArrayBuffer>;
+  /** What it is, which a browser may call by another name than was asked for. */
+  type: string;
+  /** Sentences, for example that the quality was lowered to keep a limit. */
+  notes: string[];
+}
+
 export interface EngineDrawing {
   images: Pixels[];
+  /** Of each picture, where it was asked to move. */
+  animations?: EngineAnimation[];
   /** What the noise began from. */
   seed: string;
   /** The seed of each picture. */
@@ -113,5 +137,10 @@ export class Model {
   generate(request: EngineRequest, onStep: (step: EngineStep) => Promise<boolean>): Promise<EngineDrawing>;
   free(): void;
 }
+
+/** Moves a finished picture. */
+export function animate(image: Pixels, options: Partial<Options>): EngineAnimation;
+/** `still` makes a lossy WebP; without it, WebP is lossless. */
+export function encode_animation(animation: EngineAnimation, save: EngineSave, still?: (image: Pixels, quality: number) => Uint8Array): Promise<EngineFile>;
 
 export default function init(input: { module_or_path: Response | URL | string }): Promise<{ memory: WebAssembly.Memory }>;

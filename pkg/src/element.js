@@ -3,9 +3,11 @@ import { Inkbloom, describeProgress } from './index.js';
 /**
  * `<ink-bloom model="/models/sticker/" prompt="3d emoji of a red apple"></ink-bloom>`
  *
- * Attributes: `model`, `prompt`, `negative-prompt`, `seed`, `steps`, `guidance`, `width`, `height`, `device`,
+ * Attributes: `model`, `prompt`, `negative-prompt`, `seed`, `steps`, `guidance`, `width`, `height`, `motion`,
+ * `frames`, `fps`, `device`,
  * `worker-url`, `wasm-url`, and `controls` (a box to type in; `controls="false"` is none). An empty attribute counts as
- * left out. It draws when it has a prompt and again when the model, the prompt or the seed changes. Elements of the same
+ * left out. It draws when it has a prompt and again when the model, the prompt, the seed or what moves changes. What moves is played, or
+ * stands still for people who asked their system for reduced motion. Elements of the same
  * model share one engine.
  *
  * Events (they bubble; `detail` in brackets): `ink-progress` (Progress), `ink-step` (Step), `ink-image` (Drawing),
@@ -38,10 +40,13 @@ function styleSheet() {
 const Base = globalThis.HTMLElement ?? class {};
 
 /** Attributes that are numbers, as options of `generate`. */
-const NUMBERS = /** @type {const} */ (['steps', 'guidance', 'width', 'height']);
+const NUMBERS = /** @type {const} */ (['steps', 'guidance', 'width', 'height', 'frames', 'fps']);
+
+/** What makes another picture when it changes. */
+const RECIPE = ['model', 'prompt', 'seed', 'motion', 'frames', 'fps'];
 
 export class InkBloomElement extends Base {
-  static observedAttributes = ['model', 'prompt', 'seed', 'controls'];
+  static observedAttributes = [...RECIPE, 'controls'];
 
   #canvas = document.createElement('canvas');
   #status = document.createElement('p');
@@ -55,6 +60,8 @@ export class InkBloomElement extends Base {
   /** What is drawn or being drawn: what made it, as one string. @type {string | undefined} */
   #drawn;
   #scheduled = false;
+  /** Ends what is played. */
+  #stop = () => {};
 
   constructor() {
     super();
@@ -138,6 +145,7 @@ export class InkBloomElement extends Base {
         },
       });
       this.#paint(drawing.images[0]);
+      this.#stop = drawing.animations[0]?.play(this.#canvas) ?? this.#stop;
       this.#canvas.setAttribute('aria-label', this.prompt);
       this.#say([...drawing.warnings, ink.updateNote ?? ''].join(' '));
       this.#emit('ink-image', drawing);
@@ -173,9 +181,8 @@ export class InkBloomElement extends Base {
     });
   }
 
-  /** What makes another picture when it changes. */
   #recipe() {
-    return JSON.stringify(['model', 'prompt', 'seed'].map((name) => this.#given(name)));
+    return JSON.stringify(RECIPE.map((name) => this.#given(name)));
   }
 
   #hasControls() {
@@ -196,6 +203,9 @@ export class InkBloomElement extends Base {
   #options() {
     /** @type {import('./index.js').GenerateOptions} */
     const options = { prompt: this.prompt, negativePrompt: this.#given('negative-prompt'), seed: this.#given('seed') };
+    const motion = this.#given('motion');
+    // The core says which there are.
+    if (motion !== undefined) options.motion = /** @type {import('./index.js').GenerateOptions['motion']} */ (motion);
     for (const name of NUMBERS) {
       const value = this.#given(name);
       if (value !== undefined) options[name] = Number(value);
@@ -245,6 +255,7 @@ export class InkBloomElement extends Base {
 
   /** @param {ImageData} image */
   #paint(image) {
+    this.#stop();
     this.#canvas.width = image.width;
     this.#canvas.height = image.height;
     this.#canvas.style.aspectRatio = `${image.width} / ${image.height}`;

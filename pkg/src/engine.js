@@ -120,6 +120,19 @@ export class Engine {
   }
 
   /**
+   * Work that is no drawing, which waits for its turn all the same.
+   *
+   * @template T
+   * @param {(session: Session) => Promise<T>} job
+   * @returns {Promise<T>}
+   */
+  work(job) {
+    const done = this.#queue.then(() => this.#onceMore(async () => job(await this.ready())));
+    this.#queue = done.catch(() => {});
+    return done;
+  }
+
+  /**
    * How many workers draw a request. A GPU computes one picture after the other whoever asks; a processor has cores.
    *
    * @param {Session} session

@@ -1,17 +1,19 @@
 import { untilAborted, withAnyOf } from './abort.js';
+import { Animation } from './animation.js';
 import { Engine } from './engine.js';
 import { InkbloomError } from './errors.js';
 import { pageAddress, resolveModel } from './model-url.js';
 import { models } from './models.js';
-import { given, toEngineRequest } from './request.js';
+import { given, picture, plain, toEngineRequest } from './request.js';
 import { describeProgress } from './words.js';
 
-export { InkbloomError, describeProgress };
+export { Animation, InkbloomError, describeProgress };
 
 /**
  * @typedef {import('./errors.js').InkbloomCode} InkbloomCode
  * @typedef {import('./load.js').Progress} Progress
  * @typedef {import('./request.js').GenerateOptions} GenerateOptions
+ * @typedef {import('./animation.js').SaveOptions} SaveOptions
  * @typedef {import('./request.js').Drawing} Drawing
  * @typedef {import('./request.js').Step} Step
  * @typedef {import('./models.js').StoredModel} StoredModel
@@ -173,22 +175,51 @@ export class Inkbloom {
    * @throws {InkbloomError}
    */
   async generate(options) {
-    if (this.#disposal.signal.aborted) {
-      throw new InkbloomError('bad-input', 'This Inkbloom was disposed of and cannot draw any more: call Inkbloom.load again.');
-    }
+    this.#expectOpen();
     const request = toEngineRequest(options);
     const { signal, onStep } = options;
     return withAnyOf([signal, this.#disposal.signal], async (stop) => {
       const { drawing, ms } = await this.#engine.draw(request, ({ preview, ...event }) => {
         if (!stop.aborted) tell(onStep, preview ? { ...event, preview: toImageData(preview) } : event);
       }, stop);
-      const { images, timings, ...others } = drawing;
+      const { images, animations = [], timings, ...others } = drawing;
       return {
         ...others,
         images: images.map(toImageData),
+        animations: animations.map((animation) => this.#toAnimation(animation)),
         timings: { textMs: timings.text_ms, denoiseMs: timings.denoise_ms, decodeMs: timings.decode_ms, totalMs: ms },
       };
     });
+  }
+
+  /**
+   * Moves a finished picture along a path that closes. No model is asked, but its engine computes it.
+   *
+   * @param {import('./contract.js').Pixels} image an `ImageData`
+   * @param {Pick<import('./options.js').Options, 'motion' | 'frames' | 'fps'>} options
+   * @returns {Promise<Animation>}
+   * @throws {InkbloomError}
+   */
+  async animate(image, options) {
+    this.#expectOpen();
+    const pixels = picture('image', image);
+    if (!pixels) throw new InkbloomError('bad-input', 'There is no `image` to move: give an ImageData.');
+    const { motion, frames, fps } = given(options);
+    const checked = Object.entries(given({ motion, frames, fps })).map(([name, value]) => [name, plain(value)]);
+    return this.#toAnimation(await this.#engine.work((session) => session.animate(pixels, Object.fromEntries(checked))));
+  }
+
+  /** @param {import('./contract.js').EngineAnimation} animation */
+  #toAnimation({ frames, frame_ms }) {
+    return new Animation(frames.map(toImageData), frame_ms, async (animation, save) => {
+      this.#expectOpen();
+      return this.#engine.work((session) => session.encode(animation, save));
+    });
+  }
+
+  #expectOpen() {
+    if (!this.#disposal.signal.aborted) return;
+    throw new InkbloomError('bad-input', 'This Inkbloom was disposed of and cannot draw any more: call Inkbloom.load again.');
   }
 
   /** Stops what is being drawn and, when no other load shares the engine, frees the device. Stored weights stay. */

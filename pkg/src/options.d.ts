@@ -72,4 +72,17 @@ strength?: number,
  * Decode in tiles of N pixels a side, at least 16 latent positions, with blended seams [default: in one piece, or in
  * the largest that the memory plan has room for]
  */
-tile?: number, };
+tile?: number, 
+/**
+ * How many frames: denoised together by models that animate, 1 being a still; of a motion 4 to 100 [default: the
+ * model's; with a motion 16]
+ */
+frames?: number, 
+/**
+ * Frames shown in a second, 1 to 50 [default: the model's; with a motion 12.5]
+ */
+fps?: number, 
+/**
+ * Move the finished picture along a path that closes; every model can
+ */
+motion?: "bounce" | "spin" | "wobble" | "pulse" | "float" | "shake" | "jelly", };

@@ -39,6 +39,7 @@ import { InkbloomError } from './errors.js';
  *
  * @typedef {object} Drawing
  * @property {ImageData[]} images RGBA with straight alpha, ready for `putImageData`
+ * @property {import('./animation.js').Animation[]} animations of each picture, where `motion` or `frames` asked for it; else none
  * @property {string} seed in decimal; give it back to draw the same pictures again
  * @property {string[]} seeds of each picture, which draws it alone
  * @property {number[]} [scores] of each picture, where there were candidates; the best comes first
@@ -95,7 +96,7 @@ export function randomSeed() {
  * @param {unknown} value
  * @returns {Pixels | undefined} a plain copy of the fields, for an ImageData's do not survive a spread
  */
-function picture(name, value) {
+export function picture(name, value) {
   if (value === undefined) return undefined;
   const { width, height, data } = /** @type {Partial<Pixels>} */ (value);
   if (typeof width !== 'number' || typeof height !== 'number' || !(data instanceof Uint8ClampedArray) || data.length !== width * height * 4) {
@@ -110,7 +111,7 @@ function picture(name, value) {
  *
  * @param {unknown} value
  */
-function plain(value) {
+export function plain(value) {
   return typeof value === 'string' || typeof value === 'boolean' || Number.isFinite(value) ? value : String(value);
 }
 

@@ -23,6 +23,9 @@ import { startWorker } from './start-worker.js';
  * @property {(message: FromWorker) => void} tell gets every message before the final one
  */
 
+/** Messages that end a job well. */
+const ANSWERS = ['loaded', 'generated', 'animated', 'encoded'];
+
 /** One worker with one model on a device. It is never repaired: after a crash or an abort a new one takes its place. */
 export class Session {
   #worker;
@@ -110,6 +113,28 @@ export class Session {
     }
   }
 
+  /**
+   * Moves a finished picture.
+   *
+   * @param {import('./contract.js').Pixels} image
+   * @param {Partial<import('./options.js').Options>} options
+   */
+  async animate(image, options) {
+    const answer = await this.#ask({ type: 'animate', image, options }, () => {});
+    return /** @type {Extract<FromWorker, { type: 'animated' }>} */ (answer).animation;
+  }
+
+  /**
+   * Makes a file of an animation.
+   *
+   * @param {import('./contract.js').EngineAnimation} animation
+   * @param {import('./contract.js').EngineSave} save
+   */
+  async encode(animation, save) {
+    const answer = await this.#ask({ type: 'encode', animation, save }, () => {});
+    return /** @type {Extract<FromWorker, { type: 'encoded' }>} */ (answer).file;
+  }
+
   /** Stops the drawing after the step at hand; its promise then rejects with `aborted`. */
   cancel() {
     this.#send({ type: 'cancel' });
@@ -158,7 +183,7 @@ export class Session {
         this.#job = undefined;
         job?.reject(error);
       }
-    } else if (message.type === 'loaded' || message.type === 'generated') {
+    } else if (ANSWERS.includes(message.type)) {
       this.#job = undefined;
       job?.settle(message);
     } else job?.tell(message);

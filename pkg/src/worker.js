@@ -1,7 +1,8 @@
-import init, { Loader } from 'inkbloom-wasm';
+import init, { Loader, animate, encode_animation } from 'inkbloom-wasm';
 import { PATIENCE, expectTheFile, fetchAndRead } from './download.js';
 import { toPlainError } from './errors.js';
 import { bringMissing, loadBundle } from './load.js';
+import { lossyEncoder } from './webp.js';
 
 /**
  * @typedef {import('./protocol.js').FromWorker} FromWorker
@@ -77,15 +78,44 @@ async function generate({ request }) {
     await new Promise((resolve) => setTimeout(resolve));
     return !cancelled;
   });
-  const buffers = [...drawing.images.map(({ data }) => data), ...(drawing.raw ?? [])].map(({ buffer }) => buffer);
+  const frames = (drawing.animations ?? []).flatMap((animation) => animation.frames);
+  const buffers = [...[...drawing.images, ...frames].map(({ data }) => data), ...(drawing.raw ?? [])].map(({ buffer }) => buffer);
   post({ type: 'generated', drawing }, buffers);
+}
+
+/** @param {Extract<ToWorker, { type: 'animate' }>} message */
+async function move({ image, options }) {
+  const animation = animate(image, options);
+  post({ type: 'animated', animation }, animation.frames.map(({ data }) => data.buffer));
+}
+
+/** @param {Extract<ToWorker, { type: 'encode' }>} message */
+async function encode({ animation, save }) {
+  /** @type {string[]} */
+  const notes = [];
+  const still = save.type === 'image/webp' ? await lossyEncoder().catch((error) => {
+    notes.push(`The encoder of small WebP files could not be loaded, so this one loses nothing and is larger (${error.message}).`);
+    return undefined;
+  }) : undefined;
+  const file = await encode_animation(animation, save, still);
+  post({ type: 'encoded', file: { ...file, notes: [...notes, ...file.notes] } }, [file.bytes.buffer]);
+}
+
+/** @param {Exclude<ToWorker, { type: 'cancel' | 'ping' }>} message */
+function work(message) {
+  switch (message.type) {
+    case 'load': return load(message);
+    case 'generate': return generate(message);
+    case 'animate': return move(message);
+    case 'encode': return encode(message);
+  }
 }
 
 scope.addEventListener('message', ({ data }) => {
   const message = /** @type {ToWorker} */ (data);
   if (message.type === 'cancel') cancelled = true;
   else if (message.type === 'ping') post({ type: 'alive' });
-  else (message.type === 'load' ? load(message) : generate(message)).catch(fail);
+  else work(message).catch(fail);
 });
 
 // A panic inside a future of the wasm leaves its promise pending for ever and surfaces only here.

@@ -94,7 +94,7 @@ impl<'a> Finish<'a> {
             }
             generated.images.extend(frames.first().cloned());
             if self.plan.frames > 1 {
-                generated.animations.push(Animation { frames, frame_ms: self.model.info.frame_ms });
+                generated.animations.push(Animation { frames, frame_ms: self.plan.frame_ms });
             }
             generated.seeds.push(seed);
             generated.scores.extend(score);

@@ -41,7 +41,7 @@ pub use request::{CodesPlan, Generated, Info, Keep, Plan, Request, Search, Way};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};
 use crate::{
-    Result,
+    Result, animation,
     weights::{ModelFiles, Tensors},
 };
 
@@ -129,10 +129,15 @@ impl Pipeline {
         request: &Request,
         on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Generated> {
-        match request.way {
+        let mut drawn = match request.way {
             None | Some(Way::Diffusion) => diffusion::draw(&mut self.model, request, on_event).await,
             Some(Way::Tokens) => tokens::draw(&mut self.model, request, on_event).await,
             Some(Way::Hybrid) => hybrid::draw(&mut self.model, request, on_event).await,
+        }?;
+        if let Some((motion, frames, frame_ms)) = plan::moved(request)? {
+            let moved = drawn.images.iter().map(|image| animation::animate(image, motion, frames, frame_ms));
+            drawn.animations = moved.collect::<Result<_>>()?;
         }
+        Ok(drawn)
     }
 }

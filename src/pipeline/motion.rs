@@ -1,9 +1,9 @@
 //! What an animation has beside a still: how many frames, and their noise.
 
 use super::{model::Model, request::Request};
-use crate::{Error, Result, denoise::noise};
+use crate::{Error, Result, animation::Motion, noise};
 
-/// The stream of a seed's noise that each frame has to itself; see [`noise`](crate::denoise::noise).
+/// The stream of a seed's noise that each frame has to itself; see [`noise`](crate::noise).
 const OWN_STREAM: u64 = u64::MAX - 1;
 
 /// How many frames are denoised together: 1 is a still.
@@ -22,7 +22,9 @@ pub fn frames(model: &Model, request: &Request) -> Result<usize> {
             known.words()
         ))),
         (Some(frames), None) => Err(Error::bad_input(format!(
-            "{frames} frames cannot be drawn: this model draws single pictures; give it a motion adapter, or leave the frames out"
+            "{frames} frames cannot be drawn: this model draws single pictures; give it a motion adapter, or a motion that moves \
+             the finished picture: {}",
+            Motion::ALL.map(|(name, _)| name).join(", ")
         ))),
     }
 }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    animation::{self, Motion},
     autoregress::sample::Sampling,
     denoise::{
         SkipLayers,
@@ -50,6 +51,7 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
             )));
         }
     }
+    let moved = moved(request)?;
     let way = way(model, request)?;
     let (own_steps, own_guidance) = match way {
         Way::Hybrid => model.hybrid_defaults,
@@ -80,7 +82,12 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     unused(request, way, &mut warnings);
     let (width, height) = size(model, request, way, &mut warnings)?;
     let strength = strength(model, request, &mut warnings)?;
-    let frames = motion::frames(model, request)?;
+    let frames = if moved.is_some() { 1 } else { motion::frames(model, request)? };
+    let frame_ms = match request.fps {
+        Some(fps) if frames > 1 || moved.is_some() => animation::frame_ms(fps)?,
+        Some(_) => return Err(Error::bad_input("frames a second are of an animation; give a number of frames or a motion, too")),
+        None => info.frame_ms,
+    };
     if frames > 1 && way != Way::Diffusion {
         return Err(Error::bad_input(format!(
             "{frames} frames cannot be drawn in the way {}; leave the way out to draw an animation",
@@ -139,6 +146,7 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
         count,
         candidates,
         frames,
+        frame_ms,
         turns,
         tile,
         strength,
@@ -302,6 +310,16 @@ fn turns(
         ));
     }
     guides.is_some() && wants(2 * frames) > 0
+}
+
+/// The motion of the finished picture, its frames, and how long each is shown, in milliseconds.
+///
+/// # Errors
+/// `BadInput` naming the range of frames or of `fps`.
+pub fn moved(request: &Request) -> Result<Option<(Motion, usize, u32)>> {
+    let Some(motion) = request.motion else { return Ok(None) };
+    let (frames, frame_ms) = animation::pace(request.frames, request.fps)?;
+    Ok(Some((motion, frames, frame_ms)))
 }
 
 /// How many pictures are drawn to choose `count` from.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{
     Error, Result,
+    animation::Motion,
     autoregress::sample::Sampling,
     denoise::{
         SkipLayers,
@@ -200,10 +201,20 @@ pub struct Request {
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub tile: Option<usize>,
-    /// How many frames to denoise together, of models that animate: 1 is a still [default: the model's]
+    /// How many frames: denoised together by models that animate, 1 being a still; of a motion 4 to 100 [default: the
+    /// model's; with a motion 16]
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub frames: Option<usize>,
+    /// Frames shown in a second, 1 to 50 [default: the model's; with a motion 12.5]
+    #[serde(deserialize_with = "kind::number")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
+    pub fps: Option<f64>,
+    /// Move the finished picture along a path that closes; every model can
+    #[serde(deserialize_with = "kind::motion")]
+    #[cfg_attr(feature = "cli", arg(long))]
+    #[cfg_attr(test, ts(inline))]
+    pub motion: Option<Motion>,
 
     /// The picture to start from. Models without an alpha channel see it over white.
     #[serde(skip)]
@@ -273,7 +284,10 @@ mod kind {
     use serde_json::Value;
 
     use super::{Keep, Search, Way};
-    use crate::denoise::{SkipLayers, schedule::Churn};
+    use crate::{
+        animation::Motion,
+        denoise::{SkipLayers, schedule::Churn},
+    };
 
     fn read<'de, D: Deserializer<'de>, T>(
         from: D,
@@ -346,6 +360,12 @@ mod kind {
         })
     }
 
+    pub fn motion<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Motion>, D::Error> {
+        let names = Motion::ALL.map(|(name, _)| format!("\"{name}\""));
+        let kind = format!("one of {}", names.join(", "));
+        read(from, &kind, |value| Motion::named(value.as_str()?))
+    }
+
     /// In decimal, for JavaScript's numbers end at 2^53.
     pub fn seed<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         let kind = format!("a whole number from 0 to {}", u64::MAX);
@@ -372,6 +392,8 @@ pub struct Plan {
     pub candidates: Option<usize>,
     /// How many frames are denoised together; 1 is a still.
     pub frames: usize,
+    /// How long each is shown, in milliseconds.
+    pub frame_ms: u32,
     /// Guidance takes its prompts one after the other, for both at once would need more memory than there is.
     pub turns: bool,
     /// The side of the tiles of decoding, in latent positions.
@@ -452,6 +474,10 @@ mod tests {
             (json!({"search": 1}), "`search` must be \"sample\" or \"best\" or \"beam\", not 1"),
             (json!({"frames": 0}), "`frames` must be a whole number of at least 1, not 0"),
             (json!({"steps": 2.5}), "`steps` must be a whole number of at least 1, not 2.5"),
+            (
+                json!({"motion": "fly"}),
+                "`motion` must be one of \"bounce\", \"spin\", \"wobble\", \"pulse\", \"float\", \"shake\", \"jelly\", not \"fly\"",
+            ),
             (json!({"count": 0}), "`count` must be a whole number of at least 1, not 0"),
             (json!({"width": "wide"}), "`width` must be a whole number of at least 1, not \"wide\""),
             (json!({"guidance": "much"}), "`guidance` must be a number, not \"much\""),

@@ -2,6 +2,7 @@
 //!
 //! Every failure is thrown as a JavaScript `Error` with a `code` (see [`crate::Code`]) and a message for people.
 
+mod animation;
 mod device;
 
 use burn::tensor::Tensor;
@@ -15,7 +16,7 @@ use crate::{
     pipeline::{
         Event, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, memory_needs, required_params,
     },
-    values::{Image, read},
+    values::{Animation, Image, read},
     weights::{
         Tensors,
         bundle::{self, Manifest},
@@ -266,8 +267,8 @@ impl Model {
     }
 
     /// Draws; `on_step` is called after each step with `{image, count, step, steps, preview?}`, once more with `{seed, score}`
-    /// for each candidate, and its promise awaited: false cancels. Gives `{images, seed, seeds, scores?, warnings, timings,
-    /// raw?}`.
+    /// for each candidate, and its promise awaited: false cancels. Gives `{images, animations?, seed, seeds, scores?,
+    /// warnings, timings, raw?}`.
     ///
     /// # Errors
     /// `bad-input`, `aborted`, `device-lost`, `out-of-memory`.
@@ -332,6 +333,10 @@ impl Model {
         let answer = Object::new();
         let images: js_sys::Array = generated.images.iter().map(image_to_js).collect::<Result<_>>()?;
         set(&answer, "images", &images)?;
+        if !generated.animations.is_empty() {
+            let animations: js_sys::Array = generated.animations.iter().map(animation_to_js).collect::<Result<_>>()?;
+            set(&answer, "animations", &animations)?;
+        }
         set(&answer, "seed", &JsValue::from_str(&seed.to_string()))?;
         set(&answer, "seeds", &to_js(&generated.seeds.iter().map(u64::to_string).collect::<Vec<_>>())?)?;
         if !generated.scores.is_empty() {
@@ -392,6 +397,15 @@ fn image_to_js(image: &Image) -> Result<Object> {
     set(&object, "width", &JsValue::from_f64(image.width as f64))?;
     set(&object, "height", &JsValue::from_f64(image.height as f64))?;
     set(&object, "data", &Uint8ClampedArray::from(image.rgba.as_slice()))?;
+    Ok(object)
+}
+
+/// `{frames, frame_ms}`.
+fn animation_to_js(animation: &Animation) -> Result<Object> {
+    let object = Object::new();
+    let frames: js_sys::Array = animation.frames.iter().map(image_to_js).collect::<Result<_>>()?;
+    set(&object, "frames", &frames)?;
+    set(&object, "frame_ms", &JsValue::from_f64(f64::from(animation.frame_ms)))?;
     Ok(object)
 }
 

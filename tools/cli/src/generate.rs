@@ -16,6 +16,7 @@ use inkbloom::{
 };
 
 use crate::{
+    animation::SaveArgs,
     dump::{self, Dump},
     files, picture,
     progress::Progress,
@@ -51,7 +52,9 @@ pub struct Args {
     dump: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
-    /// Where the picture goes: .png, .jpg or .webp; with a count, numbered
+    #[command(flatten)]
+    save: SaveArgs,
+    /// Where the picture goes: .png, .jpg or .webp; an animation: .webp, .png (APNG) or .gif; with a count, numbered
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -96,11 +99,10 @@ pub fn run(args: &Args) -> Result<()> {
         ));
     }
     for path in std::iter::once(&args.out).chain(&args.dump) {
-        if !path.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
-            return Err(Error::bad_input(format!("the folder of {} does not exist; make it first", path.display())));
-        }
+        picture::check_folder(path)?;
     }
-    picture::format(&args.out)?;
+    let moves = args.request.motion.is_some() || args.request.frames.is_some_and(|frames| frames > 1);
+    args.save.check(&args.out, moves)?;
     let mut request = args.request.clone();
     request.seed = args.seed.value;
     (request.width, request.height) = args.size.unzip();
@@ -146,7 +148,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let count = generated.images.len();
     for (i, image) in generated.images.iter().enumerate() {
-        picture::write(&numbered(&args.out, i, count), image)?;
+        let out = numbered(&args.out, i, count);
+        match generated.animations.get(i) {
+            Some(animation) => args.save.write(&out, animation)?,
+            None => picture::write(&out, image)?,
+        }
     }
     match (&args.dump, dump) {
         (Some(path), Some(dump)) => dump.write(path),

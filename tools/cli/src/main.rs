@@ -1,5 +1,7 @@
-//! `inkbloom`: generate pictures, convert models to bundles, look into them, time them.
+//! `inkbloom`: generate pictures, move them, convert models to bundles, look into them, time them.
 
+mod animate;
+mod animation;
 mod bench;
 mod convert;
 mod diffusers;
@@ -29,6 +31,8 @@ struct Cli {
 enum Command {
     /// Draw a picture
     Generate(generate::Args),
+    /// Move a finished picture along a path that closes; no model is needed
+    Animate(animate::Args),
     /// Write a diffusers folder as a bundle for the web, or a bundle as a diffusers folder for Python
     Convert(convert::Args),
     /// Say what a model is made of
@@ -40,6 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
+        Command::Animate(args) => animate::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -29,6 +29,17 @@ pub fn format(path: &Path) -> Result<ImageFormat> {
     })
 }
 
+/// Whether a file can lie where `path` says.
+///
+/// # Errors
+/// `BadInput` where its folder does not exist.
+pub fn check_folder(path: &Path) -> Result<()> {
+    if path.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
+        return Ok(());
+    }
+    Err(Error::bad_input(format!("the folder of {} does not exist; make it first", path.display())))
+}
+
 /// Writes what [`format`] says; a JPEG, which has no transparency, over white.
 ///
 /// # Errors

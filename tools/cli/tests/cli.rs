@@ -166,6 +166,57 @@ fn bad_requests_are_one_line_that_says_what_would_be_right() {
 }
 
 #[test]
+fn pictures_move_and_are_saved_by_their_ending() {
+    let scratch = Scratch::new("animate");
+    let (still, out) = (scratch.path("apple.png"), scratch.path("apple.webp"));
+    let model = fixture("sticker_tiny");
+    let base = ["generate", "--model", text(&model), "--prompt", "a red apple", "--steps", "1", "--seed", "7"];
+    done(&[&base[..], &["--out", &still]].concat());
+    let frames = scratch.path("frames");
+    done(
+        &[&base[..], &["--motion", "float", "--frames", "8", "--fps", "10", "--frames-dir", &frames, "--out", &out]]
+            .concat(),
+    );
+    let webp = fs::read(&out).unwrap();
+    assert_eq!((&webp[..4], &webp[8..16]), (&b"RIFF"[..], &b"WEBPVP8X"[..]));
+    assert_eq!(fs::read_dir(&frames).unwrap().count(), 8);
+    assert!(Path::new(&frames).join("apple-07.png").is_file());
+
+    // The finished picture alone moves as it does when it is drawn.
+    let again = scratch.path("again.webp");
+    let animate = ["animate", "--picture", &still, "--motion", "float", "--frames", "8"];
+    done(&[&animate[..], &["--fps", "10", "--out", &again]].concat());
+    assert!(webp == fs::read(&again).unwrap());
+    for (name, begins) in [("a.gif", &b"GIF89a"[..]), ("a.png", b"\x89PNG\r\n\x1a\n"), ("a", b"RIFF")] {
+        let path = scratch.path(name);
+        done(&[&animate[..], &["--out", &path]].concat());
+        assert!(fs::read(&path).unwrap().starts_with(begins), "{name}");
+    }
+    let sticker = scratch.path("sticker.webp");
+    done(&[&animate[..], &["--sticker", "--out", &sticker]].concat());
+    let bytes = fs::read(&sticker).unwrap();
+    assert!(bytes.len() <= 500_000 && bytes[24..30] == [255, 1, 0, 255, 1, 0], "512 x 512");
+
+    let refuses = |extra: &[&str], name: &str, code: i32, words: &[&str]| {
+        let path = scratch.path(name);
+        refused(&[&base[..], extra, &["--out", &path]].concat(), code, words);
+        assert!(!Path::new(&path).exists(), "{name} was half-written");
+    };
+    refuses(&["--motion", "spin", "--frames", "0"], "x.webp", 1, &["0 frames", "from 4 to 100"]);
+    refuses(&["--motion", "spin", "--frames", "1000"], "x.webp", 1, &["1000 frames", "from 4 to 100"]);
+    refuses(&["--motion", "spin", "--fps", "0"], "x.webp", 1, &["frames a second", "from 1 to 50"]);
+    refuses(&["--motion", "fly"], "x.webp", 2, &["--motion"]);
+    refuses(&["--frames", "0"], "x.webp", 1, &["0 frames show nothing"]);
+    refuses(&["--frames", "8"], "x.webp", 1, &["single pictures", "bounce, spin, wobble"]);
+    refuses(&["--motion", "spin"], "x.jpg", 1, &["x.jpg", ".webp, .png (APNG) or .gif"]);
+    refuses(&["--motion", "spin"], "x.webm", 1, &["x.webm", "not .webm"]);
+    refuses(&["--motion", "spin", "--sticker"], "x.gif", 1, &["sticker file is a WebP"]);
+    refuses(&["--motion", "spin", "--quality", "0"], "x.webp", 1, &["quality 0", "from 1 to 100"]);
+    refuses(&["--sticker"], "x.webp", 1, &["--sticker", "--motion"]);
+    refuses(&[], "x.gif", 1, &["x.gif", ".webp"]);
+}
+
+#[test]
 fn bad_models_are_named() {
     let scratch = Scratch::new("models");
     let out = scratch.path("x.png");

@@ -1,0 +1,208 @@
+// Moving pictures: by the package, by the element, and on the page; their files opened again by the browser.
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { beforeEach, describe, it } from 'node:test';
+import { useLab } from './support/lab.js';
+import { TINY, bytesOf, draw, usePage } from './support/page.js';
+
+/**
+ * What a browser makes of a file.
+ *
+ * @typedef {{ type: string, size: number, side: number, frames: number, loops: number, times: number[], alphas: number[], hashes: number }} Seen
+ */
+
+/**
+ * Opens an animation by the browser's own decoder. `alphas` are the different alphas of all frames, `hashes` counts frames
+ * that differ.
+ *
+ * @param {import('playwright-core').Page} page
+ * @param {number[]} bytes
+ * @param {string} type
+ * @returns {Promise<Seen>}
+ */
+function open(page, bytes, type) {
+  return page.evaluate(async ({ bytes, type }) => {
+    // Chromium knows APNG as PNG.
+    const decoder = new ImageDecoder({ data: Uint8Array.from(bytes), type: type === 'image/apng' ? 'image/png' : type });
+    await decoder.completed;
+    await decoder.tracks.ready;
+    const track = /** @type {ImageTrack} */ (decoder.tracks.selectedTrack);
+    const [times, alphas, different] = [[], new Set(), new Set()];
+    let side = 0;
+    for (let frameIndex = 0; frameIndex < track.frameCount; frameIndex += 1) {
+      const { image } = await decoder.decode({ frameIndex });
+      side = image.displayWidth;
+      const data = new Uint8ClampedArray(side * image.displayHeight * 4);
+      await image.copyTo(data, { format: 'RGBA' });
+      /** @type {number[]} */ (times).push(Number(image.duration) / 1000);
+      for (let index = 3; index < data.length; index += 4) alphas.add(data[index]);
+      different.add(data.join());
+    }
+    return { type, size: bytes.length, side, frames: track.frameCount, loops: track.repetitionCount, times, alphas: [...alphas], hashes: different.size };
+  }, { bytes, type });
+}
+
+describe('the package', () => {
+  const lab = useLab();
+
+  /**
+   * Moves a disc with a soft rim and saves it.
+   *
+   * @param {string | undefined} type
+   * @param {import('../../pkg/src/index.js').SaveOptions} [options]
+   */
+  async function saved(type, options) {
+    const { bytes, blob, notes } = await lab.page.evaluate(async ({ type, options }) => {
+      const entry = '/pkg/index.js';
+      /** @type {typeof import('../../pkg/src/index.js')} */
+      const { Inkbloom } = await import(entry);
+      const ink = await Inkbloom.load({ model: '/bundles/sticker_tiny/', device: 'cpu' });
+      const image = new ImageData(64, 64);
+      for (let index = 0; index < 64 * 64; index += 1) {
+        const [x, y] = [index % 64, Math.floor(index / 64)];
+        const alpha = Math.max(0, Math.min(1, (20 - Math.hypot(x - 28, y - 36)) / 4));
+        if (alpha > 0) image.data.set([x * 4, 60, y * 4, 255 * alpha], index * 4);
+      }
+      const animation = await ink.animate(image, { motion: 'wobble', frames: 8, fps: 10 });
+      /** @type {string[]} */
+      const notes = [];
+      const blob = await animation.toBlob(type, { ...options, onNote: (note) => notes.push(note) });
+      await ink.dispose();
+      return { bytes: Array.from(new Uint8Array(await blob.arrayBuffer())), blob: blob.type, notes };
+    }, { type, options });
+    return { seen: await open(lab.page, bytes, blob), notes };
+  }
+
+  for (const [type, alphas] of /** @type {[string | undefined, number][]} */ ([[undefined, 20], ['image/apng', 20], ['image/gif', 2]])) {
+    it(`saves ${type ?? 'WebP'} with alpha, times and loop`, async () => {
+      const { seen, notes } = await saved(type);
+      assert.deepEqual(notes, []);
+      assert.equal(seen.type, type ?? 'image/webp');
+      assert.deepEqual([seen.side, seen.frames, seen.loops, seen.hashes > 4], [64, 8, Infinity, true]);
+      assert.deepEqual(seen.times, Array(8).fill(100));
+      assert.ok(alphas === 2 ? seen.alphas.length === 2 : seen.alphas.length > alphas, `${seen.alphas.length} alphas`);
+    });
+  }
+
+  it('keeps a limit by lowering the quality, and says so', async () => {
+    const { seen: whole } = await saved('image/webp', { side: 256, quality: 90 });
+    const { seen, notes } = await saved('image/webp', { side: 256, quality: 90, maxBytes: Math.floor(whole.size * 0.8) });
+    assert.ok(seen.size <= whole.size * 0.8);
+    assert.equal(seen.side, 256);
+    assert.match(notes[0], /quality was lowered from 90/);
+  });
+
+  it('saves without loss where libwebp cannot be loaded, and says so', async () => {
+    lab.site.meddle = ({ url }, response) => {
+      if (!url?.endsWith('webp_enc_simd.wasm')) return false;
+      response.writeHead(404).end();
+      return true;
+    };
+    const { seen, notes } = await saved('image/webp');
+    assert.equal(seen.frames, 8);
+    assert.match(notes[0], /could not be loaded/);
+  });
+
+  it('draws what moves, and refuses in words what cannot', async () => {
+    const told = await lab.page.evaluate(async () => {
+      const entry = '/pkg/index.js';
+      /** @type {typeof import('../../pkg/src/index.js')} */
+      const { Inkbloom } = await import(entry);
+      const ink = await Inkbloom.load({ model: '/bundles/sticker_tiny/', device: 'cpu' });
+      const said = (/** @type {Promise<unknown>} */ work) => work.then(() => 'fine', ({ code, message }) => `${code}: ${message}`);
+      const apple = { prompt: 'a red apple', steps: 1, seed: 7 };
+      const { images: [image], animations } = await ink.generate({ ...apple, motion: 'spin', frames: 12, fps: 20, count: 2 });
+      const still = await ink.generate(apple);
+      const wrong = await Promise.all([
+        ...[0, 1000].map((frames) => said(ink.animate(image, { motion: 'spin', frames }))),
+        said(ink.animate(image, { motion: /** @type {any} */ ('fly') })),
+        said(ink.animate(image, {})),
+        said(ink.animate(/** @type {any} */ ({}), { motion: 'spin' })),
+        said(ink.generate({ ...apple, frames: 8 })),
+        said(animations[0].toBlob('video/webm')),
+        said(animations[0].toBlob('image/gif', { maxBytes: 10 })),
+        said(animations[0].toBlob('image/webp', { quality: 0 })),
+      ]);
+      await ink.dispose();
+      wrong.push(await said(animations[0].toBlob()));
+      return { frames: animations.map(({ frames, frameMs }) => [frames.length, frameMs]), same: String(image.data) === String(still.images[0].data), none: still.animations, wrong };
+    });
+    assert.deepEqual([told.frames, told.same, told.none], [[[12, 50], [12, 50]], true, []]);
+    const words = [/`frames` must be/, /1000 frames cannot be made; give a number from 4 to 100/, /`motion` must be one of "bounce"/, /no `motion`; give one of bounce/,
+      /`image` must be an ImageData/, /needs a motion .* bounce, spin/, /cannot be saved as "video\/webm" here/, /no quality to lower/, /`quality` must be/, /disposed of/];
+    told.wrong.forEach((message, index) => assert.match(message, new RegExp(`^bad-input: .*${words[index].source}`)));
+  });
+});
+
+describe('<ink-bloom>', () => {
+  const lab = useLab();
+  const pixels = () => lab.page.evaluate(() => document.querySelector('ink-bloom')?.shadowRoot?.querySelector('canvas')?.toDataURL());
+
+  for (const reducedMotion of /** @type {const} */ (['no-preference', 'reduce'])) {
+    it(`plays its loop with motion: ${reducedMotion}`, async () => {
+      await lab.page.emulateMedia({ reducedMotion });
+      lab.site.files.set('/moving.html', `<!doctype html><meta charset="utf-8"><title>Element</title><script type="module" src="/pkg/element.js"></script>
+        <ink-bloom model="/bundles/sticker_tiny/" device="cpu" prompt="a red apple" seed="5" steps="1" frames="16" motion="spin"></ink-bloom>
+        <script type="module" src="/moving-test.js"></script>`);
+      lab.site.files.set('/moving-test.js', "addEventListener('ink-image', ({ detail }) => { document.title = detail.animations[0].frames.length; });");
+      await lab.page.goto(`${lab.site.url}moving.html`);
+      await lab.page.waitForFunction(() => document.title === '16');
+      const shown = new Set();
+      for (let look = 0; look < 12; look += 1) {
+        shown.add(await pixels());
+        await lab.page.waitForTimeout(90);
+      }
+      assert.ok(reducedMotion === 'reduce' ? shown.size === 1 : shown.size > 3, `${shown.size} different frames were seen`);
+    });
+  }
+});
+
+describe('the page', () => {
+  const lab = usePage();
+  let { site, page } = lab;
+  beforeEach(() => {
+    ({ site, page } = lab);
+  });
+
+  it('sets a sticker in motion, saves it, and has it stand still again', async () => {
+    await page.goto(`${site.url}${TINY}`);
+    await draw(page, 'a red apple');
+    const still = await bytesOf(page, '#canvas');
+    const moves = async () => {
+      const seen = new Set();
+      for (let look = 0; look < 10; look += 1) {
+        seen.add(String(await bytesOf(page, '#canvas')));
+        await page.waitForTimeout(90);
+      }
+      return seen.size > 3;
+    };
+    const animate = page.getByRole('button', { name: 'Animate' });
+    await animate.click();
+    await page.locator('#moving[data-playing=bounce]').waitFor();
+    assert.ok(await moves(), 'it stands still');
+    await page.getByText('Spin', { exact: true }).click();
+    await page.locator('#moving[data-playing=spin]').waitFor();
+
+    for (const [button, name, type, side] of /** @type {[string, string, string, number | undefined][]} */ ([
+      ['Save moving sticker', 'a-red-apple-spin-sticker.webp', 'image/webp', 512],
+      ['WebP', 'a-red-apple-spin.webp', 'image/webp', undefined],
+      ['GIF', 'a-red-apple-spin.gif', 'image/gif', undefined],
+      ['APNG', 'a-red-apple-spin.png', 'image/png', undefined],
+    ])) {
+      const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: button, exact: true }).click()]);
+      assert.ok(download.suggestedFilename().endsWith(name), download.suggestedFilename());
+      const seen = await open(page, Array.from(await readFile(await download.path())), type);
+      assert.deepEqual([seen.frames, seen.loops, seen.side], [16, Infinity, side ?? Math.sqrt(still.length / 4)]);
+      assert.ok(seen.size <= 500_000 && seen.alphas.length > 1);
+      await page.locator('#moving-status', { hasText: /^Saved, \d+ KB/ }).waitFor();
+    }
+
+    await animate.click();
+    assert.ok(await page.locator('#moving').isHidden());
+    assert.deepEqual(await bytesOf(page, '#canvas'), still);
+    await animate.click();
+    await page.locator('#moving[data-playing=spin]').waitFor();
+    await draw(page, 'a blue heart');
+    assert.ok(await page.locator('#moving').isHidden(), 'the motion of another picture is still offered');
+  });
+});

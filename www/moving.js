@@ -1,0 +1,139 @@
+import { byId, reveal } from './dom.js';
+import { cutOut } from './sticker.js';
+import { fileName } from './words.js';
+
+/**
+ * @typedef {import('./sticker.js').Sticker} Sticker
+ * @typedef {import('./pkg/index.js').Animation} Animation
+ * @typedef {NonNullable<import('./pkg/index.js').GenerateOptions['motion']>} Motion
+ */
+
+/** What chat programs take as a moving sticker. */
+const STICKER = { side: 512, maxBytes: 500_000 };
+
+/** The kinds of files, by their buttons. @type {Record<string, { type: string, ending: string }>} */
+const KINDS = {
+  'save-moving-sticker': { type: 'image/webp', ending: '-sticker.webp' },
+  'save-webp': { type: 'image/webp', ending: '.webp' },
+  'save-gif': { type: 'image/gif', ending: '.gif' },
+  'save-apng': { type: 'image/apng', ending: '.png' },
+};
+
+/** Sets the picture on the stage in motion, and saves that. */
+export class Moving {
+  #open = byId('animate', HTMLButtonElement);
+  #panel = byId('moving', HTMLDivElement);
+  #motions = byId('motions', HTMLFieldSetElement);
+  #status = byId('moving-status', HTMLParagraphElement);
+  #events;
+  /** What is on the stage. @type {Sticker | undefined} */
+  #sticker;
+  /** What moves of it. @type {{ motion: Motion, animation: Animation } | undefined} */
+  #playing;
+
+  /**
+   * @param {object} events
+   * @param {(image: ImageData, motion: Motion) => Promise<Animation>} events.animate
+   * @param {(animation: Animation) => void} events.onPlay
+   * @param {() => void} events.onStill the picture is to stand still again
+   */
+  constructor(events) {
+    this.#events = events;
+    this.#open.addEventListener('click', () => (this.#panel.hidden ? this.#begin() : this.#end()));
+    this.#motions.addEventListener('change', () => this.#play());
+    for (const id of Object.keys(KINDS)) byId(id, HTMLButtonElement).addEventListener('click', () => this.#save(id));
+  }
+
+  /** Another picture is on the stage, and stands still. @param {Sticker} sticker */
+  show(sticker) {
+    this.#sticker = sticker;
+    this.#close();
+  }
+
+  /** Something else is drawn on the stage. */
+  rest() {
+    if (!this.#panel.hidden) this.#end();
+  }
+
+  #begin() {
+    this.#panel.hidden = false;
+    this.#open.setAttribute('aria-expanded', 'true');
+    this.#play();
+  }
+
+  #end() {
+    this.#close();
+    this.#events.onStill();
+  }
+
+  #close() {
+    this.#playing = undefined;
+    this.#panel.hidden = true;
+    this.#open.setAttribute('aria-expanded', 'false');
+    this.#status.textContent = '';
+  }
+
+  get #motion() {
+    return /** @type {Motion} */ (/** @type {HTMLInputElement} */ (this.#motions.querySelector('input:checked')).value);
+  }
+
+  async #play() {
+    const [sticker, motion] = [this.#sticker, this.#motion];
+    if (!sticker) return;
+    this.#status.textContent = '';
+    try {
+      const animation = await this.#events.animate(sticker.image, motion);
+      // Somebody may have chosen another by now.
+      if (sticker !== this.#sticker || motion !== this.#motion || this.#panel.hidden) return;
+      this.#playing = { motion, animation };
+      this.#panel.dataset.playing = motion;
+      this.#events.onPlay(animation);
+    } catch (error) {
+      this.#status.textContent = error instanceof Error ? error.message : String(error);
+    }
+    reveal(this.#panel);
+  }
+
+  /** @param {string} id of the button */
+  async #save(id) {
+    const [playing, sticker] = [this.#playing, this.#sticker];
+    if (!playing || !sticker) return;
+    const { type, ending } = KINDS[id];
+    const button = byId(id, HTMLButtonElement);
+    /** @type {string[]} */
+    const notes = [];
+    const onNote = (/** @type {string} */ note) => notes.push(`${note[0].toUpperCase()}${note.slice(1)}.`);
+    button.disabled = true;
+    this.#status.textContent = 'Making the file…';
+    try {
+      const cut = id === 'save-moving-sticker';
+      const animation = cut ? await this.#events.animate(await largeCut(sticker.image), playing.motion) : playing.animation;
+      const file = await animation.toBlob(type, { onNote, ...(cut && STICKER) });
+      download(file, `${fileName(sticker.words)}-${playing.motion}${ending}`);
+      this.#status.textContent = [`Saved, ${Math.ceil(file.size / 1000)} KB.`, ...notes].join(' ');
+    } catch (error) {
+      this.#status.textContent = error instanceof Error ? error.message : String(error);
+    }
+    button.disabled = false;
+  }
+}
+
+/** The picture large, with its white edge: what moves then is as sharp as what stands still. @param {ImageData} image */
+async function largeCut(image) {
+  const bitmap = await createImageBitmap((await cutOut(image)).sticker);
+  const canvas = Object.assign(document.createElement('canvas'), { width: bitmap.width, height: bitmap.height });
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d'));
+  context.drawImage(bitmap, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+/**
+ * @param {Blob} file
+ * @param {string} name
+ */
+function download(file, name) {
+  const link = Object.assign(document.createElement('a'), { href: URL.createObjectURL(file), download: name });
+  link.click();
+  // The browser has begun to read it by then.
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
