@@ -40,10 +40,12 @@ class InkbloomCodebook(ModelMixin, ConfigMixin):
 
     def encode(self, latent: torch.Tensor, clear: torch.Tensor) -> torch.Tensor:
         """Latents [N, C, h, w] and where they show nothing, bool [N, h, w], to codes [N, h w, 2]."""
-        x = latent.float().permute(0, 2, 3, 1).flatten(1, 2)
+        shown = ~clear
+        x = latent.float().permute(0, 2, 3, 1)[shown]
+        codes = torch.zeros(*clear.shape, 2, dtype=torch.long, device=latent.device)
         first = nearest(x, self.embedding.weight[1:]) + 1
-        second = nearest(x - self.embedding(first), self.residual.weight)
-        return torch.stack([first, second], -1).masked_fill(clear.flatten(1)[..., None], 0)
+        codes[shown] = torch.stack([first, nearest(x - self.embedding(first), self.residual.weight)], -1)
+        return codes.flatten(1, 2)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes [N, h h, 2] of a square grid to a latent [N, C, h, h]."""
@@ -53,9 +55,9 @@ class InkbloomCodebook(ModelMixin, ConfigMixin):
 
 
 def nearest(x: torch.Tensor, codes: torch.Tensor, batch: int = 65536) -> torch.Tensor:
-    """The index of the code [K, C] nearest to each vector [..., C]."""
+    """The index [N] of the code [K, C] nearest to each vector [N, C]."""
     half = codes.square().sum(1) / 2
-    return torch.cat([torch.addmm(half, part, codes.T, alpha=-1).argmin(1) for part in x.reshape(-1, x.shape[-1]).split(batch)]).view(x.shape[:-1])
+    return torch.cat([torch.addmm(half, part, codes.T, alpha=-1).argmin(1) for part in x.split(batch)])
 
 
 class InkbloomAutoregressiveConfig(LlamaConfig):

@@ -42,10 +42,17 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
 
 def load(folder: Path, component: str, preset: Preset) -> InkbloomCodebook:
     """The codebook of a folder, for inference. Raises TrainError if it is missing or of other sizes than the preset's."""
-    codebook = pretrained.load(InkbloomCodebook, folder, component)
-    if list(codebook.config.codes) != [preset.vq.first, preset.vq.second]:
-        raise TrainError(f"{folder} has codes {list(codebook.config.codes)}: choose --set vq.first and vq.second to fit, or another --name")
+    found = pretrained.load(InkbloomCodebook, folder, component)
+    if list(found.config.codes) != [preset.vq.first, preset.vq.second]:
+        raise TrainError(f"{folder} has codes {list(found.config.codes)}: choose --set vq.first and vq.second to fit, or another --name")
+    codebook = make(preset)  # whose config does not say where it was read from
+    codebook.load_state_dict(found.state_dict())
     return codebook.eval().requires_grad_(False)
+
+
+def make(preset: Preset) -> InkbloomCodebook:
+    """A fresh codebook."""
+    return InkbloomCodebook((preset.vq.first, preset.vq.second), preset.vae.latent_channels, (preset.latent // 2, preset.latent))
 
 
 def fit(latents: Latents, data: DataSet, preset: Preset) -> InkbloomCodebook:
@@ -58,7 +65,7 @@ def fit(latents: Latents, data: DataSet, preset: Preset) -> InkbloomCodebook:
         x, nothing = values[trained].permute(0, 2, 3, 1).flatten(0, 2), empty[trained].flatten()
         shown.append(_some(x[~nothing].float(), settings.vectors // 2, gen))
         clear.append(_some(x[nothing].float(), settings.vectors // 2, gen))
-    codebook = InkbloomCodebook((settings.first, settings.second), preset.vae.latent_channels, (preset.latent // 2, preset.latent))
+    codebook = make(preset)
     codebook.requires_grad_(False)
     x = torch.cat(shown)
     first = kmeans(x, settings.first - 1, settings.rounds, gen)
