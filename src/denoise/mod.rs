@@ -7,7 +7,7 @@ mod run;
 pub mod schedule;
 pub mod unet;
 
+pub use crate::noise;
 pub use denoiser::{Condition, Denoiser, Prepared};
 pub use guidance::{Guidance, SkipLayers};
-pub use crate::noise;
 pub use run::{Blend, Denoising, FreshNoise, StepOutcome};

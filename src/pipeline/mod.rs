@@ -32,9 +32,7 @@ mod tokens;
 pub use event::{Event, Preview, Stage};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
 use model::Model;
-pub use model::{
-    AUTOREGRESSIVE, CODEBOOK, HYBRID, OPTIONAL, PREVIEW, SCORER, memory_needs, required_params, ways,
-};
+pub use model::{AUTOREGRESSIVE, CODEBOOK, HYBRID, OPTIONAL, PREVIEW, SCORER, memory_needs, required_params, ways};
 pub use request::{CodesPlan, Generated, Info, Keep, Plan, Request, Search, Way};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};
@@ -127,10 +125,11 @@ impl Pipeline {
         request: &Request,
         on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Generated> {
+        // On the heap, for a browser's stack is small.
         match request.way {
-            None | Some(Way::Diffusion) => diffusion::draw(&mut self.model, request, on_event).await,
-            Some(Way::Tokens) => tokens::draw(&mut self.model, request, on_event).await,
-            Some(Way::Hybrid) => hybrid::draw(&mut self.model, request, on_event).await,
+            None | Some(Way::Diffusion) => Box::pin(diffusion::draw(&mut self.model, request, on_event)).await,
+            Some(Way::Tokens) => Box::pin(tokens::draw(&mut self.model, request, on_event)).await,
+            Some(Way::Hybrid) => Box::pin(hybrid::draw(&mut self.model, request, on_event)).await,
         }
     }
 }

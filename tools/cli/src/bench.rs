@@ -58,8 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut model = Pipeline::load(&files, &tensors)?;
     let load = milliseconds(began);
     let Args { prompt, steps, width, height, count, way, candidates, search, .. } = args.clone();
-    let request =
-        Request { prompt, steps, width, height, count, way, candidates, search, ..Default::default() };
+    let request = Request { prompt, steps, width, height, count, way, candidates, search, ..Default::default() };
     round(&mut model, &request)?;
     let rounds: Vec<Round> = (0..args.rounds).map(|_| round(&mut model, &request)).collect::<Result<_>>()?;
 

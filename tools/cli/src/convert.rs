@@ -142,10 +142,8 @@ fn write_bundle(args: &Args) -> Result<()> {
         folder.read_tokenizer("tokenizer", &text_encoder)?;
         replaced.push(TEXT_ENCODER);
     }
-    let mut given = vec![
-        (PREVIEW, "diffusers", args.preview_decoder.clone()),
-        (SCORER, "inkbloom", args.scorer.clone()),
-    ];
+    let mut given =
+        vec![(PREVIEW, "diffusers", args.preview_decoder.clone()), (SCORER, "inkbloom", args.scorer.clone())];
     if let Some(codes) = &args.codes {
         let codes = locate::folder(codes)?;
         let parts = [(CODEBOOK, "inkbloom"), (AUTOREGRESSIVE, "inkbloom"), (HYBRID, "diffusers")];
