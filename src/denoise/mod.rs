@@ -8,8 +8,8 @@ mod run;
 pub mod schedule;
 pub mod unet;
 
+pub use crate::noise;
 pub use denoiser::{Condition, Denoiser, Prepared};
 pub use guidance::{Guidance, SkipLayers};
-pub use crate::noise;
 pub use motion::{Frames, MotionConfig, MotionModule, MotionModules};
 pub use run::{Blend, Denoising, FreshNoise, StepOutcome};

@@ -129,10 +129,11 @@ impl Pipeline {
         request: &Request,
         on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Generated> {
+        // On the heap, for a browser's stack is small.
         let mut drawn = match request.way {
-            None | Some(Way::Diffusion) => diffusion::draw(&mut self.model, request, on_event).await,
-            Some(Way::Tokens) => tokens::draw(&mut self.model, request, on_event).await,
-            Some(Way::Hybrid) => hybrid::draw(&mut self.model, request, on_event).await,
+            None | Some(Way::Diffusion) => Box::pin(diffusion::draw(&mut self.model, request, on_event)).await,
+            Some(Way::Tokens) => Box::pin(tokens::draw(&mut self.model, request, on_event)).await,
+            Some(Way::Hybrid) => Box::pin(hybrid::draw(&mut self.model, request, on_event)).await,
         }?;
         if let Some((motion, frames, frame_ms)) = plan::moved(request)? {
             let moved = drawn.images.iter().map(|image| animation::animate(image, motion, frames, frame_ms));

@@ -345,7 +345,9 @@ impl Model {
     /// `BadInput` where the model has none.
     pub fn denoises(&self, way: Way) -> Result<&Network> {
         match way {
-            Way::Hybrid => self.hybrid.as_ref().ok_or_else(|| Error::bad_input("this model has no hybrid; leave it out")),
+            Way::Hybrid => {
+                self.hybrid.as_ref().ok_or_else(|| Error::bad_input("this model has no hybrid; leave it out"))
+            }
             _ => Ok(&self.network),
         }
     }

@@ -209,7 +209,8 @@ fn codes(
         )));
     }
     let scales = config.guidance.iter().map(|own| request.guidance.filter(|_| way == Way::Tokens).unwrap_or(*own));
-    if request.tokens.iter().flat_map(|pair| pair.iter().zip(config.codes)).any(|(code, codes)| *code as usize >= codes) {
+    if request.tokens.iter().flat_map(|pair| pair.iter().zip(config.codes)).any(|(code, codes)| *code as usize >= codes)
+    {
         return Err(Error::bad_input(format!(
             "the tokens are of another tokenizer; this model's codes are below {} and {}",
             config.codes[0], config.codes[1]
@@ -244,15 +245,14 @@ fn codes(
 fn beams(request: &Request, way: Way, candidates: Option<usize>, count: usize) -> Result<Option<usize>> {
     let wrong = |text: String| Err(Error::bad_input(text));
     match (request.search, candidates) {
-        (Some(Search::Best | Search::Beam), None) => {
-            wrong("what to search is candidates; say how many".to_owned())
-        }
+        (Some(Search::Best | Search::Beam), None) => wrong("what to search is candidates; say how many".to_owned()),
         (Some(Search::Sample), Some(candidates)) => {
             wrong(format!("{candidates} candidates are to be chosen from; search best or beam, or leave them out"))
         }
-        (Some(Search::Beam), _) if way == Way::Diffusion => {
-            wrong("beam search needs codes, which diffusion does not draw; search best, or give the way tokens or hybrid".to_owned())
-        }
+        (Some(Search::Beam), _) if way == Way::Diffusion => wrong(
+            "beam search needs codes, which diffusion does not draw; search best, or give the way tokens or hybrid"
+                .to_owned(),
+        ),
         (Some(Search::Beam), Some(candidates)) => {
             let beams = request.beams.unwrap_or(BEAMS.max(count).min(candidates));
             if !(count..=candidates).contains(&beams) {

@@ -177,7 +177,8 @@ struct Told {
 fn draw(model: &mut Pipeline, request: &Request) -> (Generated, Told) {
     let mut told = Told::default();
     let generated = pollster::block_on(model.generate(request, async |event| {
-        let mut put = |name: &str, numbers: Vec<f32>| told.values.insert(name.to_owned(), (vec![numbers.len()], numbers));
+        let mut put =
+            |name: &str, numbers: Vec<f32>| told.values.insert(name.to_owned(), (vec![numbers.len()], numbers));
         match event {
             Event::Text { tokens, embedding } => {
                 put("input_ids", tokens[0].ids.iter().map(|id| *id as f32).collect());
@@ -298,8 +299,10 @@ fn what_cannot_be_drawn_as_codes_is_refused_in_words() {
     refused(&model, &some(&|r| r.width = Some(64)), "draws 32 x 32 pixels, the grid that it was trained for");
     refused(&model, &some(&|r| r.search = Some(Search::Beam)), "say how many");
     refused(&model, &some(&|r| r.beams = Some(2)), "search beam");
-    let beams = |beams: usize| move |r: &mut Request| {
-        (r.search, r.candidates, r.beams) = (Some(Search::Beam), Some(4), Some(beams));
+    let beams = |beams: usize| {
+        move |r: &mut Request| {
+            (r.search, r.candidates, r.beams) = (Some(Search::Beam), Some(4), Some(beams));
+        }
     };
     refused(&model, &some(&beams(5)), "5 beams of 4 candidates");
     let diffusion = some(&|r| {
@@ -314,7 +317,11 @@ fn what_cannot_be_drawn_as_codes_is_refused_in_words() {
 
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
     let plain = Pipeline::load(&files, &weights).unwrap();
-    refused(&plain, &some(&|r| r.gumbel = BTreeMap::new()), "this model cannot draw in the way tokens; it knows diffusion");
+    refused(
+        &plain,
+        &some(&|r| r.gumbel = BTreeMap::new()),
+        "this model cannot draw in the way tokens; it knows diffusion",
+    );
     assert_eq!(plain.info().ways, [Way::Diffusion]);
     assert_eq!(model.info().ways, Way::ALL);
 
