@@ -10,14 +10,14 @@ use burn::tensor::{DType, Device};
 use clap::ValueEnum;
 use inkbloom::{
     Code, Error, Result,
-    pipeline::{Event, MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs},
+    pipeline::{Event, Generated, MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs},
     values::read,
     weights::Tensors,
 };
 
 use crate::{
     dump::{self, Dump},
-    files, picture,
+    files, janus, picture,
     progress::Progress,
 };
 
@@ -107,6 +107,17 @@ pub fn run(args: &Args) -> Result<()> {
     request.init = args.init.as_deref().map(picture::read).transpose()?;
     request.mask = args.mask.as_deref().map(picture::read).transpose()?;
     request.noise = args.noise.as_deref().map(|path| dump::read_f32(path, "noise")).transpose()?;
+    if args.seed.new {
+        eprintln!("note: the seed is {}", args.seed.value);
+    }
+    if janus::is_one(&args.model) {
+        if args.memory.is_some() {
+            return Err(Error::bad_input("a Janus model is loaded as it is; leave --memory out"));
+        }
+        let mut dump = args.dump.as_ref().map(|_| Dump::default());
+        let generated = janus::draw(&args.model, &request, dump.as_mut())?;
+        return finish(args, &generated, dump);
+    }
     let model = files::open(&args.model)?;
     model.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let device = Device::flex();
@@ -122,9 +133,6 @@ pub fn run(args: &Args) -> Result<()> {
     let (files, tensors) = model.load(Tensors::kept_as(&device, memory.kept), |done, all| loading.set(done, all))?;
     let mut model = Pipeline::load(&files, &tensors)?.with_memory(memory);
     fit(&model, &mut request)?;
-    if args.seed.new {
-        eprintln!("note: the seed is {}", args.seed.value);
-    }
 
     let drawing = Progress::new("drawing");
     let mut dump = args.dump.as_ref().map(|_| Dump::default());
@@ -138,6 +146,11 @@ pub fn run(args: &Args) -> Result<()> {
             None => Ok(()),
         }
     }))?;
+    finish(args, &generated, dump)
+}
+
+/// Writes what was drawn.
+fn finish(args: &Args, generated: &Generated, dump: Option<Dump>) -> Result<()> {
     for (i, (seed, score)) in generated.seeds.iter().zip(&generated.scores).enumerate() {
         eprintln!("{}: seed {seed}, score {score:.3}", numbered(&args.out, i, generated.images.len()).display());
     }
