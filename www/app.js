@@ -126,6 +126,8 @@ async function drawNow(wanted) {
       prompt: words,
       ...settings.options(),
       ...begun,
+      // Pieces are put together from words alone.
+      ...('init' in begun && { way: undefined, search: undefined }),
       signal,
       onStep(step) {
         progress.step(step);
@@ -134,8 +136,8 @@ async function drawNow(wanted) {
     });
     const set = images.map((image, index) => ({
       image, words, ...recipe, fromPicture: 'init' in begun,
-      // One that was chosen can be drawn alone, from its own seed.
-      ...(scores
+      // One that was chosen can be drawn alone, from its own seed; those of beam search come of all of them.
+      ...(scores && !recipe.settings.way
         ? { seed: seeds[index], settings: { ...recipe.settings, count: '1', candidates: '' }, picture: 1, pictures: 1 }
         : { seed, picture: index + 1, pictures: images.length }),
     }));

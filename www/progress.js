@@ -37,8 +37,14 @@ export class ProgressView {
   }
 
   /** @param {import('./pkg/index.js').Step} event */
-  step({ image, count, step, steps }) {
+  step({ stage, image, count, step, steps }) {
     this.#section.hidden = false;
+    // Pictures that are put together from pieces are under way side by side.
+    if (stage !== 'denoise') {
+      this.#text.textContent = `${stage === 'layout' ? 'Laying out' : 'Drawing'}${count > 1 ? ` ${count} pictures` : ''}: row ${step} of ${steps}`;
+      this.#set('draw', step / steps);
+      return;
+    }
     this.#text.textContent = `Drawing${count > 1 ? ` picture ${image + 1} of ${count}` : ''}: step ${step} of ${steps}`;
     this.#set('draw', (image * steps + step) / (count * steps));
   }

@@ -4,7 +4,7 @@
  * @typedef {Record<string, string>} Recipe
  */
 
-const NAMES = ['prompt', 'style', 'seed', 'size', 'count', 'candidates', 'steps', 'guidance', 'negative', 'picture'];
+const NAMES = ['prompt', 'style', 'seed', 'size', 'count', 'candidates', 'way', 'steps', 'guidance', 'negative', 'picture'];
 
 /**
  * What the page's address asks for. Links of earlier versions carry it behind the ?; it is moved from there, so that

@@ -4,7 +4,14 @@ import { byId } from './dom.js';
 const ANY_SEED = '-1';
 
 /** Settings that belong to a picture's recipe, by their names in the form and in links. */
-const ADVANCED = /** @type {const} */ (['size', 'count', 'candidates', 'steps', 'guidance', 'negative']);
+const ADVANCED = /** @type {const} */ (['size', 'count', 'candidates', 'way', 'steps', 'guidance', 'negative']);
+
+/** The ways of drawing: what each is called here, and a sentence on it. */
+const WAYS = {
+  diffusion: ['all at once', 'The whole picture comes out of noise, clearer with each step.'],
+  tokens: ['piece by piece', 'A small picture is put together from pieces, then a large one, row by row; it takes longest.'],
+  hybrid: ['laid out first', 'A small picture is put together from pieces, and the large one is drawn to it at once.'],
+};
 
 /** The seed and the advanced settings. */
 export class Settings {
@@ -12,6 +19,7 @@ export class Settings {
     size: byId('size', HTMLSelectElement),
     count: byId('count', HTMLSelectElement),
     candidates: byId('candidates', HTMLSelectElement),
+    way: byId('way', HTMLSelectElement),
     steps: byId('steps', HTMLInputElement),
     guidance: byId('guidance', HTMLInputElement),
     negative: byId('negative', HTMLInputElement),
@@ -19,8 +27,12 @@ export class Settings {
   #seed = byId('seed', HTMLInputElement);
   #lock = byId('lock', HTMLButtonElement);
   #device = byId('device', HTMLSelectElement);
+  #wayNote = byId('way-note', HTMLParagraphElement);
+  /** How many bytes each way has yet to fetch. @type {Record<string, number>} */
+  #downloads = {};
   /** A size that was asked for before the model told its own. */
   #wantedSize = '';
+  #wantedWay = '';
 
   /** @param {{ onSize: () => void, onDevice: () => void }} events */
   constructor({ onSize, onDevice }) {
@@ -31,6 +43,7 @@ export class Settings {
       this.#setLocked(true);
     });
     this.#fields.size.addEventListener('change', onSize);
+    this.#fields.way.addEventListener('change', () => this.#describeWay());
     this.#device.addEventListener('change', onDevice);
   }
 
@@ -50,8 +63,14 @@ export class Settings {
   }
 
   /** What the model can do. @param {import('./pkg/index.js').ModelInfo} info */
-  show({ sizes, defaultSteps, defaultGuidance, chooses }) {
-    const { size, steps, guidance, candidates } = this.#fields;
+  show({ sizes, defaultSteps, defaultGuidance, chooses, ways, downloads }) {
+    const { size, steps, guidance, candidates, way } = this.#fields;
+    const wantedWay = way.value || this.#wantedWay;
+    way.replaceChildren(...ways.map((name) => new Option(WAYS[name][0], name === ways[0] ? '' : name)));
+    if ([...way.options].some(({ value }) => value === wantedWay)) way.value = wantedWay;
+    byId('ways', HTMLLabelElement).hidden = this.#wayNote.hidden = ways.length < 2;
+    this.#downloads = downloads;
+    this.#describeWay();
     byId('choose', HTMLLabelElement).hidden = !chooses;
     if (!chooses) candidates.value = '';
     const wanted = size.value || this.#wantedSize;
@@ -77,6 +96,11 @@ export class Settings {
       count.value = number;
     }
     if (candidates.selectedIndex < 0) candidates.value = '';
+    if (recipe.way !== undefined) {
+      this.#wantedWay = recipe.way;
+      if (this.#fields.way.selectedIndex < 0) this.#fields.way.value = '';
+      this.#describeWay();
+    }
     if (recipe.size !== undefined) {
       this.#wantedSize = recipe.size;
       if ([...size.options].some(({ value }) => value === recipe.size)) size.value = recipe.size;
@@ -100,7 +124,7 @@ export class Settings {
   options() {
     /** @param {HTMLInputElement} input */
     const number = (input) => (input.value === '' ? undefined : Number(input.value));
-    const { count, candidates, steps, guidance, negative } = this.#fields;
+    const { count, candidates, way, steps, guidance, negative } = this.#fields;
     const size = this.size;
     return {
       ...(this.locked && this.#hasSeed && { seed: this.#seed.value.trim() }),
@@ -109,8 +133,17 @@ export class Settings {
       guidance: number(guidance),
       count: Number(count.value),
       candidates: candidates.value === '' ? undefined : Number(candidates.value),
+      search: way.value && candidates.value ? /** @type {const} */ ('beam') : undefined,
+      way: /** @type {keyof typeof WAYS | ''} */ (way.value) || undefined,
       negativePrompt: negative.value.trim() || undefined,
     };
+  }
+
+  #describeWay() {
+    const way = /** @type {keyof typeof WAYS} */ (this.#fields.way.value || 'diffusion');
+    const bytes = this.#downloads[way] ?? 0;
+    const fetched = bytes > 0 ? ` ${Math.max(1, Math.round(bytes / 1e6))} MB more are fetched for it, once.` : '';
+    this.#wayNote.textContent = WAYS[way][1] + fetched;
   }
 
   get #hasSeed() {

@@ -34,6 +34,10 @@ export interface EngineInfo {
   repaints_only: boolean;
   /** Whether it has a scorer, which chooses among candidates; fetched when candidates are first asked for. */
   chooses: boolean;
+  /** The ways of drawing, the default first. */
+  ways: ('diffusion' | 'tokens' | 'hybrid')[];
+  /** How many bytes each of them has yet to fetch. */
+  downloads: Record<string, number>;
   /** How the device keeps matrices and kernels; all arithmetic is f32. */
   weights: 'f32' | 'f16';
   /** Whether the text encoders leave the device after each prompt. */
@@ -61,6 +65,8 @@ export interface Pixels {
 }
 
 export interface EngineStep {
+  /** Codes of the small picture, codes of the large one, or steps from noise; steps are counted in each. */
+  stage: 'layout' | 'detail' | 'denoise';
   image: number;
   count: number;
   /** From 1, told when the step is done. */

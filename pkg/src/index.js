@@ -46,6 +46,8 @@ export { InkbloomError, describeProgress };
  * @property {string} license
  * @property {string} attribution
  * @property {boolean} chooses whether it has a scorer to choose among `candidates` with
+ * @property {('diffusion' | 'tokens' | 'hybrid')[]} ways the ways of drawing that it has, for `way`; the first is the default
+ * @property {Record<string, number>} downloads how many bytes each of these still had to fetch when the model was loaded
  * @property {boolean} repaintsOnly whether it needs `init` and `mask`, as inpainting models do
  * @property {'f32' | 'f16'} weights how the device keeps matrices and kernels; all arithmetic is f32
  * @property {boolean} releasesText whether the text encoder is loaded for each prompt and given away after it, to save memory

@@ -291,7 +291,9 @@ export async function bringMissing(context, model, request) {
     await addPart(context, model, model.optional_loader(request));
   } catch (error) {
     const unreachable = error instanceof DownloadFailed && error.unreachable;
-    if (!unreachable && !(context.updateNote && isAboutFiles(error))) throw error;
+    // A way of drawing that was asked for by name cannot be done without.
+    const needed = request.way !== undefined && request.way !== 'diffusion';
+    if (needed || (!unreachable && !(context.updateNote && isAboutFiles(error)))) throw error;
   }
 }
 

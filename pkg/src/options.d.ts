@@ -26,6 +26,33 @@ candidates?: number,
  */
 keep?: "best" | "all", 
 /**
+ * How to draw, where the model has several ways [default: diffusion]
+ */
+way?: "diffusion" | "tokens" | "hybrid", 
+/**
+ * How candidates are searched: best draws all of them to the end; beam, of the ways tokens and hybrid, only those
+ * whose small pictures the scorer likes best [default: best with candidates, else sample]
+ */
+search?: "sample" | "best" | "beam", 
+/**
+ * How many candidates beam search draws to the end [default: 2, or as many as the count says]
+ */
+beams?: number, 
+/**
+ * Of the ways tokens and hybrid: how freely codes are drawn; below 1 the likely ones more often, 0 the likeliest only
+ * [default: the model's]
+ */
+temperature?: number, 
+/**
+ * Draw codes from the N likeliest only [default: the model's]
+ */
+topK?: number, 
+/**
+ * Draw codes from the likeliest that together have this share of all likelihood, above 0 and up to 1 [default: the
+ * model's]
+ */
+topP?: number, 
+/**
  * Denoising steps [default: the model's]
  */
 steps?: number, 

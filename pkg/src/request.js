@@ -4,6 +4,8 @@ import { InkbloomError } from './errors.js';
  * One step of one picture, as a caller sees it.
  *
  * @typedef {object} Step
+ * @property {'layout' | 'detail' | 'denoise'} stage what is being drawn: a small picture as codes, a row a step; the large one as
+ *   codes; or the picture from noise. Steps are counted in each
  * @property {number} step counts from 1
  * @property {number} steps
  * @property {number} image which picture of `count`, from 0

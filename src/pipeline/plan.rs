@@ -190,7 +190,7 @@ fn codes(
     }
     let places = if way == Way::Tokens { config.places() } else { config.coarse_places() };
     let fits = |pictures: usize| autoregressive.live_values(pictures, 2, places) * F32_BYTES <= model.memory.room();
-    let wanted = if candidates.is_some() { candidates.unwrap_or(1) } else { 1 };
+    let wanted = candidates.unwrap_or(1);
     let least = if beams.is_some() { wanted } else { 1 };
     if !fits(least) {
         return Err(Error::bad_input(format!(

@@ -4,6 +4,8 @@
 
 mod device;
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Tensor;
 use js_sys::{Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,8 @@ use wasm_bindgen_futures::JsFuture;
 use crate::{
     Error, Result,
     pipeline::{
-        Event, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, memory_needs, required_params,
+        Event, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, Stage, Way, memory_needs,
+        required_params, ways,
     },
     values::{Image, read},
     weights::{
@@ -87,7 +90,12 @@ impl Loader {
         let (manifest, tensors) = self.inner.finish()?;
         let pipeline = Pipeline::load(&manifest.files, &tensors)?.with_memory(self.memory);
         let info = pipeline.info();
+        let whole = self.whole.as_ref().unwrap_or(&manifest);
+        let own = ways(&whole.files)?;
+        let more = |way: &Way| (way.name(), missing_bytes(whole, &pipeline, way.components()));
         let info = Info {
+            ways: own.iter().map(|way| way.name()).collect(),
+            downloads: own.iter().map(more).collect(),
             name: manifest.name.clone(),
             sizes: info.sizes.clone(),
             styles: info.styles.clone(),
@@ -132,6 +140,7 @@ struct Wants {
     #[serde(default)]
     preview: bool,
     candidates: Option<f64>,
+    way: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -147,6 +156,9 @@ struct Info {
     attribution: String,
     repaints_only: bool,
     chooses: bool,
+    ways: Vec<&'static str>,
+    /// How many bytes each way has yet to fetch.
+    downloads: BTreeMap<&'static str, u64>,
     weights: &'static str,
     releases_text: bool,
     copies: u64,
@@ -237,9 +249,11 @@ impl Model {
     pub fn optional_loader(&self, request: JsValue) -> Thrown<Option<Loader>> {
         let wants: Wants = from_js(request)?;
         let Some(whole) = &self.whole else { return Ok(None) };
-        let asked = [(PREVIEW, wants.preview), (SCORER, wants.candidates.is_some())];
+        let way = Way::ALL.into_iter().find(|way| wants.way.as_deref() == Some(way.name()));
+        let of_way = way.unwrap_or(Way::Diffusion).components().iter().map(|component| (*component, true));
+        let asked = [(PREVIEW, wants.preview), (SCORER, wants.candidates.is_some())].into_iter().chain(of_way);
         let missing = |name: &str| whole.is_optional(name) && !self.pipeline.has_optional(name);
-        let wanted: Vec<_> = asked.into_iter().filter(|(name, asked)| *asked && missing(name)).collect();
+        let wanted: Vec<_> = asked.filter(|(name, asked)| *asked && missing(name)).collect();
         let part = || self.part(whole, |component| wanted.iter().any(|(name, _)| *name == component));
         Ok((!wanted.is_empty()).then(part))
     }
@@ -265,7 +279,7 @@ impl Model {
         Loader::new(part, self.device.clone(), self.memory)
     }
 
-    /// Draws; `on_step` is called after each step with `{image, count, step, steps, preview?}`, once more with `{seed, score}`
+    /// Draws; `on_step` is called after each step with `{stage, image, count, step, steps, preview?}`, once more with `{seed, score}`
     /// for each candidate, and its promise awaited: false cancels. Gives `{images, seed, seeds, scores?, warnings, timings,
     /// raw?}`.
     ///
@@ -283,7 +297,7 @@ impl Model {
         // What the device may still be computing while the next step is told to it.
         let mut ahead: Option<Tensor<4>> = None;
         let mut raw = Vec::new();
-        let mut last_step = 0;
+        let (mut last_stage, mut last_step) = (Stage::Denoise, 0);
         let mut since = js_sys::Date::now();
         let mut lap = || {
             let now = js_sys::Date::now();
@@ -306,13 +320,20 @@ impl Model {
                             settle(before).await?;
                         }
                         let preview = if wants_preview { Some(preview.image().await?) } else { None };
-                        last_step = steps;
-                        tell(&on_step, [image, count, step, steps], preview, None).await?;
+                        (last_stage, last_step) = (Stage::Denoise, steps);
+                        tell(&on_step, Stage::Denoise, [image, count, step, steps], preview, None).await?;
+                        timings.denoise_ms += lap();
+                    }
+                    Event::Tokens { image, count, stage, row, rows, preview, .. } => {
+                        let preview = if wants_preview { Some(preview.image().await?) } else { None };
+                        (last_stage, last_step) = (stage, rows);
+                        tell(&on_step, stage, [image, count, row, rows], preview, None).await?;
                         timings.denoise_ms += lap();
                     }
                     Event::Candidate { image, count, seed, score, picture } => {
                         let picture = wants_preview.then(|| picture.clone());
-                        tell(&on_step, [image, count, last_step, last_step], picture, Some((seed, score))).await?;
+                        let numbers = [image, count, last_step, last_step];
+                        tell(&on_step, last_stage, numbers, picture, Some((seed, score))).await?;
                         timings.decode_ms += lap();
                     }
                     Event::Decoded { pixels, .. } => {
@@ -350,17 +371,25 @@ impl Model {
     }
 }
 
+/// How many bytes of the optional `components` are not here yet.
+fn missing_bytes(whole: &Manifest, pipeline: &Pipeline, components: &[&str]) -> u64 {
+    let mut part = whole.clone();
+    part.retain_components(|component| components.contains(&component) && !pipeline.has_optional(component));
+    part.shards.iter().map(|shard| shard.size).sum()
+}
+
 /// Waits until the device has computed `tensor`, so that it is at most one step behind what is told, and cancelled soon.
 async fn settle<const D: usize>(tensor: Tensor<D>) -> Result<()> {
     read(tensor).await.map(drop)
 }
 
-/// Calls `on_step` with `[image, count, step, steps]`, and of a candidate with its seed and score, and awaits its answer.
+/// Calls `on_step` with the stage and `[image, count, step, steps]`, and of a candidate with its seed and score, and awaits its answer.
 ///
 /// # Errors
 /// `Aborted` where the answer is false.
 async fn tell(
     on_step: &Function,
+    stage: Stage,
     numbers: [usize; 4],
     preview: Option<Image>,
     candidate: Option<(u64, f32)>,
@@ -369,6 +398,7 @@ async fn tell(
     for (key, value) in ["image", "count", "step", "steps"].into_iter().zip(numbers) {
         set(&event, key, &JsValue::from_f64(value as f64))?;
     }
+    set(&event, "stage", &JsValue::from_str(stage.name()))?;
     if let Some((seed, score)) = candidate {
         set(&event, "seed", &JsValue::from_str(&seed.to_string()))?;
         set(&event, "score", &JsValue::from_f64(f64::from(score)))?;

@@ -2,6 +2,7 @@
 //! One file per room, then end to end. A missing fixture is a failure.
 
 mod autoencoder;
+mod autoregress;
 mod configs;
 mod default_model;
 mod denoise;

@@ -76,7 +76,7 @@ pub fn run(model: &mut Pipeline, request: &Request) -> Dump {
             Event::Step { step, x_t, .. } => {
                 put(format!("latent.{step}"), read(x_t.clone()).await?);
             }
-            Event::Candidate { .. } => {}
+            Event::Candidate { .. } | Event::Tokens { .. } => {}
             Event::Decoded { pixels, .. } => {
                 put("image".into(), read(pixels.clone()).await?);
             }

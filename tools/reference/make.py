@@ -19,7 +19,8 @@ from transformers.utils import logging  # noqa: E402
 from common import FIXTURES  # noqa: E402
 
 ROOMS = [
-    "prompt", "text", "noise", "denoise", "schedule", "autoencoder", "pipeline", "diffusers_runs", "mmdit", "score", "tokens", "janus", "shapes",
+    "prompt", "text", "noise", "denoise", "schedule", "autoencoder", "pipeline", "diffusers_runs", "mmdit", "score", "tokens", "tokens_runs",
+    "janus", "shapes",
     "overflow", "pictures",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Starting noise: an independent writing of src/denoise/noise.rs, whose bits the fixture pins.
+"""Starting noise: an independent writing of src/noise.rs, whose bits the fixture pins.
 
 Philox-4x32-10 (Salmon et al., SC 2011), two uniforms of 53 bits a block, Box-Muller in float64.
 """

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Instant};
 use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
-    pipeline::{Event, Pipeline, Request},
+    pipeline::{Event, Pipeline, Request, Search, Stage, Way},
     values::read,
     weights::Tensors,
 };
@@ -30,6 +30,15 @@ pub struct Args {
     /// How many pictures make a round
     #[arg(long, value_name = "N")]
     count: Option<usize>,
+    /// How to draw, where the model has several ways [default: diffusion]
+    #[arg(long)]
+    way: Option<Way>,
+    /// Draw N pictures and choose the best
+    #[arg(long, value_name = "N")]
+    candidates: Option<usize>,
+    /// How candidates are searched
+    #[arg(long, requires = "candidates")]
+    search: Option<Search>,
     /// How many times it is drawn, after once that does not count
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -38,9 +47,9 @@ pub struct Args {
     json: bool,
 }
 
-/// Milliseconds of a round: reading the prompt, all steps, decoding.
-type Round = [f64; 3];
-const PARTS: [&str; 3] = ["text", "denoise", "decode"];
+/// Milliseconds of a round: reading the prompt, small pictures as codes, large ones, all steps, scoring and decoding.
+type Round = [f64; 5];
+const PARTS: [&str; 5] = ["text", "layout", "detail", "denoise", "decode"];
 
 pub fn run(args: &Args) -> Result<()> {
     let began = Instant::now();
@@ -48,8 +57,9 @@ pub fn run(args: &Args) -> Result<()> {
     let (files, tensors) = model.load(Tensors::new(&Device::flex()), |_, _| ())?;
     let mut model = Pipeline::load(&files, &tensors)?;
     let load = milliseconds(began);
-    let Args { prompt, steps, width, height, count, .. } = args.clone();
-    let request = Request { prompt, steps, width, height, count, ..Default::default() };
+    let Args { prompt, steps, width, height, count, way, candidates, search, .. } = args.clone();
+    let request =
+        Request { prompt, steps, width, height, count, way, candidates, search, ..Default::default() };
     round(&mut model, &request)?;
     let rounds: Vec<Round> = (0..args.rounds).map(|_| round(&mut model, &request)).collect::<Result<_>>()?;
 
@@ -88,13 +98,16 @@ fn round(model: &mut Pipeline, request: &Request) -> Result<Round> {
                 read(embedding.hidden.clone()).await?;
                 lap(0);
             }
+            // Codes are drawn here, so their logits are known.
+            Event::Tokens { stage, .. } => lap(if stage == Stage::Layout { 1 } else { 2 }),
             Event::Step { step, steps, x_t, .. } if step == steps => {
                 read(x_t.clone()).await?;
-                lap(1);
+                lap(3);
             }
+            Event::Candidate { .. } => lap(4),
             Event::Decoded { pixels, .. } => {
                 read(pixels.clone()).await?;
-                lap(2);
+                lap(4);
             }
             _ => {}
         }

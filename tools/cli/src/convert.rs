@@ -9,7 +9,7 @@ use std::{
 use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
-    pipeline::{OPTIONAL, PREVIEW, SCORER, required_params},
+    pipeline::{AUTOREGRESSIVE, CODEBOOK, HYBRID, OPTIONAL, PREVIEW, SCORER, required_params},
     weights::{
         ModelFiles, ParamShape, StoredDtype,
         bundle::{self, FORMAT, FinishedShard, MAX_SHARD, Manifest, Shard, ShardWriter, VERSION},
@@ -30,8 +30,8 @@ const TEXT_ENCODER: &str = "text_encoder";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A diffusers folder or a bundle; without it, the bundle at --to gets a text encoder or a scorer only
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["text_encoder", "scorer"])]
+    /// A diffusers folder or a bundle; without it, the bundle at --to gets a text encoder, a scorer or codes only
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["text_encoder", "scorer", "codes"])]
     from: Option<PathBuf>,
     /// The folder of the text encoder and its tokenizer.json, where --from has none
     #[arg(long, value_name = "DIR")]
@@ -42,6 +42,9 @@ pub struct Args {
     /// The folder of a scorer, which then chooses among candidates
     #[arg(long, value_name = "DIR")]
     scorer: Option<PathBuf>,
+    /// A folder that holds codebook/ and autoregressive/, and perhaps hybrid/: the ways of drawing by codes
+    #[arg(long, value_name = "DIR")]
+    codes: Option<PathBuf>,
     /// Leave this component out, where the model can do without (text_encoder_3 of Stable Diffusion 3); may be given
     /// several times
     #[arg(long, value_name = "COMPONENT", requires = "from")]
@@ -101,7 +104,7 @@ fn write_diffusers(args: &Args) -> Result<()> {
     let Some(Model::Bundle(bundle)) = args.from.as_deref().map(files::open).transpose()? else {
         return Err(Error::bad_input("--format diffusers is made from a bundle; name one with --from"));
     };
-    if args.text_encoder.is_some() || args.preview_decoder.is_some() || args.scorer.is_some() {
+    if [&args.text_encoder, &args.preview_decoder, &args.scorer, &args.codes].iter().any(|given| given.is_some()) {
         return Err(Error::bad_input("--format diffusers writes what the bundle holds; convert to a bundle first"));
     }
     if args.to.join("manifest.json").is_file() {
@@ -139,12 +142,27 @@ fn write_bundle(args: &Args) -> Result<()> {
         folder.read_tokenizer("tokenizer", &text_encoder)?;
         replaced.push(TEXT_ENCODER);
     }
-    for (component, library, given) in
-        [(PREVIEW, "diffusers", &args.preview_decoder), (SCORER, "inkbloom", &args.scorer)]
-    {
+    let mut given = vec![
+        (PREVIEW, "diffusers", args.preview_decoder.clone()),
+        (SCORER, "inkbloom", args.scorer.clone()),
+    ];
+    if let Some(codes) = &args.codes {
+        let codes = locate::folder(codes)?;
+        let parts = [(CODEBOOK, "inkbloom"), (AUTOREGRESSIVE, "inkbloom"), (HYBRID, "diffusers")];
+        let there = |part: &str| part != HYBRID || codes.join(part).is_dir();
+        given.extend(parts.map(|(part, library)| (part, library, there(part).then(|| codes.join(part)))));
+        // How many steps the hybrid takes, and its guidance.
+        if let Ok(index) = files::read_json(&codes.join("model_index.json")) {
+            for key in ["hybrid_steps", "hybrid_guidance"].into_iter().filter(|key| !index[*key].is_null()) {
+                folder.files.model_index[key] = index[key].clone();
+            }
+        }
+    }
+    for (component, library, given) in given {
         if let Some(given) = given {
-            folder.read_component(component, &locate::folder(given)?)?;
-            let class = folder.files.configs[component]["_class_name"].clone();
+            folder.read_component(component, &locate::folder(&given)?)?;
+            let config = &folder.files.configs[component];
+            let class = if component == AUTOREGRESSIVE { &config["architectures"][0] } else { &config["_class_name"] };
             folder.files.model_index[component] = json!([library, class]);
             replaced.push(component);
         }

@@ -9,7 +9,7 @@ use std::{
 
 use inkbloom::{
     Error, Result,
-    pipeline::{PREVIEW, SCORER, required_params},
+    pipeline::{OPTIONAL, required_params},
     prompt::TokenizerFiles,
     weights::{
         ModelFiles, ParamShape, Tensors,
@@ -83,8 +83,8 @@ impl StoredTensor {
 }
 
 /// The components that a pipeline can name, besides its tokenizers.
-const COMPONENTS: [&str; 9] =
-    ["text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "unet", "vae", PREVIEW, SCORER, "scheduler"];
+const COMPONENTS: [&str; 7] =
+    ["text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "unet", "vae", "scheduler"];
 const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
 
 /// Opens a model: reads its JSON and the headers of its weights.
@@ -127,7 +127,7 @@ fn survey_without(folder: &Path, without: &[String]) -> Result<(Model, Vec<Error
     let mut model = Folder { files, tensors: BTreeMap::new(), notes: Vec::new() };
     leave_out(&mut model.files, without)?;
     let mut missing = Vec::new();
-    for component in COMPONENTS {
+    for component in COMPONENTS.into_iter().chain(OPTIONAL) {
         // An optional component that a model does without is [null, null]; a text encoder may lie elsewhere:
         // `convert --text-encoder`.
         if model.files.model_index[component][1].is_string()

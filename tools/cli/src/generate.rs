@@ -10,7 +10,8 @@ use burn::tensor::{DType, Device};
 use clap::ValueEnum;
 use inkbloom::{
     Code, Error, Result,
-    pipeline::{Event, Generated, MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs},
+    autoregress::Logits,
+    pipeline::{Event, Generated, MemoryBudget, MemoryPlan, Pipeline, Request, Stage, memory_needs},
     values::read,
     weights::Tensors,
 };
@@ -43,7 +44,7 @@ pub struct Args {
     /// Make do with N MiB: weights kept as f16, text encoders freed once the prompt is read, decoding in tiles
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     memory: Option<u64>,
-    /// Start from the tensor `noise` of this file
+    /// Start from the tensor `noise` of this file; draw the codes `tokens` of it, or by its noise `gumbel.N` of draw N
     #[arg(long, value_name = "FILE.safetensors")]
     noise: Option<PathBuf>,
     /// Write every intermediate number to this file
@@ -106,7 +107,12 @@ pub fn run(args: &Args) -> Result<()> {
     (request.width, request.height) = args.size.unzip();
     request.init = args.init.as_deref().map(picture::read).transpose()?;
     request.mask = args.mask.as_deref().map(picture::read).transpose()?;
-    request.noise = args.noise.as_deref().map(|path| dump::read_f32(path, "noise")).transpose()?;
+    if let Some(path) = &args.noise {
+        let given = dump::read(path)?;
+        request.noise = given.noise;
+        request.tokens = given.tokens;
+        request.gumbel = given.gumbel;
+    }
     if args.seed.new {
         eprintln!("note: the seed is {}", args.seed.value);
     }
@@ -137,8 +143,10 @@ pub fn run(args: &Args) -> Result<()> {
     let drawing = Progress::new("drawing");
     let mut dump = args.dump.as_ref().map(|_| Dump::default());
     let generated = pollster::block_on(model.generate(&request, async |event| {
-        if let Event::Step { image, count, step, steps, .. } = &event {
-            drawing.set(image * steps + step, count * steps);
+        match &event {
+            Event::Step { image, count, step, steps, .. } => drawing.set(image * steps + step, count * steps),
+            Event::Tokens { row, rows, .. } => drawing.set(*row, *rows),
+            _ => {}
         }
         match &mut dump {
             // One picture is what another implementation is compared with.
@@ -213,6 +221,16 @@ async fn note(dump: &mut Dump, event: Event<'_>) -> Result<()> {
         }
         Event::Step { image: 0, step, x_t, .. } => {
             dump.f32(format!("latent.{step}"), &x_t.dims(), &read(x_t.clone()).await?);
+        }
+        Event::Tokens { image: 0, stage, row, rows, tokens, logits, .. } => {
+            for Logits { draw, values } in logits {
+                dump.f32(format!("logits.{draw}"), &[values.len()], values);
+            }
+            if row == rows {
+                let name = if stage == Stage::Layout { "tokens.coarse" } else { "tokens.fine" };
+                let pairs = tokens.codes.iter().zip(&tokens.residual).flat_map(|(a, b)| [*a, *b].map(i64::from));
+                dump.i64(name.to_owned(), &[tokens.codes.len(), 2], &pairs.collect::<Vec<_>>());
+            }
         }
         Event::Candidate { image, score, .. } => dump.f32(format!("score.{image}"), &[1], &[score]),
         Event::Decoded { image: 0, pixels } => {

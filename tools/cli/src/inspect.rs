@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use burn::tensor::Device;
 use inkbloom::{
     Result,
-    pipeline::{memory_needs, required_params},
+    pipeline::{Way, memory_needs, required_params, ways},
 };
 
 use crate::files::{self, Bundle, Model};
@@ -88,6 +88,8 @@ pub fn run(args: &Args) -> Result<()> {
             return Ok(());
         }
     };
+    let known: Vec<_> = ways(files)?.into_iter().map(Way::name).collect();
+    println!("  ways           {}", known.join(", "));
     let needs = memory_needs(files)?;
     println!(
         "  on the device  {} of weights in f32, {} of them text encoders; about {} more to draw",
