@@ -27,7 +27,7 @@ fn load(case: &Path) -> (Janus, JanusVq) {
     let config = Config::new("config.json", &config).unwrap();
     let vq = JanusVqConfig::read(&config.object("vq_config").unwrap().unwrap()).unwrap();
     let janus = Janus::load(&weights.params(""), JanusConfig::read(&config).unwrap()).unwrap();
-    (janus, JanusVq::load(&weights.params("model.vqmodel."), &vq).unwrap())
+    (janus, JanusVq::load(&weights.params("").at("model.vqmodel"), &vq).unwrap())
 }
 
 /// The prompt, the ids that guidance keeps, and its scale.
