@@ -20,9 +20,10 @@ impl Sampling {
         }
         let logits: Vec<f64> = logits.iter().map(|logit| logit / self.temperature).collect();
         let least = self.least(&logits);
-        let sums = logits.iter().zip(noise).map(|(logit, noise)| {
-            if *logit < least { f64::NEG_INFINITY } else { logit + f64::from(*noise) }
-        });
+        let sums = logits
+            .iter()
+            .zip(noise)
+            .map(|(logit, noise)| if *logit < least { f64::NEG_INFINITY } else { logit + f64::from(*noise) });
         largest(sums)
     }
 

@@ -165,7 +165,8 @@ impl Autoregressive {
     pub fn live_values(&self, pictures: usize, prompts: usize, places: usize) -> u64 {
         let (rows, seen) = (pictures * prompts, self.config.max_text_tokens + places);
         // Branching copies the rows of a layer before it lets go of the old ones.
-        self.decoder.cache_values(rows, seen) + 2 * self.decoder.live_values(rows, 1, seen)
+        self.decoder.cache_values(rows, seen)
+            + 2 * self.decoder.live_values(rows, 1, seen)
             + self.decoder.live_values(prompts, self.config.max_text_tokens, self.config.max_text_tokens)
     }
 

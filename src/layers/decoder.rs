@@ -72,8 +72,7 @@ impl DecoderConfig {
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
             head_dim,
-            max_position_embeddings: config
-                .count("max_position_embeddings", if qwen { 32768 } else { 2048 })?,
+            max_position_embeddings: config.count("max_position_embeddings", if qwen { 32768 } else { 2048 })?,
             rms_norm_eps: config.f64("rms_norm_eps", 1e-6)?,
             hidden_act: Activation::from_name(hidden_act)
                 .ok_or_else(|| config.wrong("hidden_act", &format!("this version knows {}", Activation::NAMES)))?,

@@ -46,7 +46,9 @@ pub struct Janus {
 /// What happens on the way, in this order: `Text` once; then for every picture each row of `Tokens`, and `Decoded`.
 pub enum JanusEvent<'a> {
     /// The prompt as the language model reads it.
-    Text { ids: &'a [i64] },
+    Text {
+        ids: &'a [i64],
+    },
     Tokens {
         image: usize,
         count: usize,
@@ -57,7 +59,10 @@ pub enum JanusEvent<'a> {
         /// Guided logits of each place of the row; a draw is place times two.
         logits: &'a [Logits],
     },
-    Decoded { image: usize, pixels: &'a PixelTensor },
+    Decoded {
+        image: usize,
+        pixels: &'a PixelTensor,
+    },
 }
 
 impl Janus {
@@ -76,7 +81,8 @@ impl Janus {
     /// `BadModel` naming file, key and value, or the tensor, for whatever does not fit.
     pub fn load(files: &ModelFiles, tensors: &Tensors) -> Result<Self> {
         let (config, settings) = (files.config(MODEL)?, files.config(GENERATION)?);
-        let part = |key: &str| config.object(key)?.ok_or_else(|| Error::bad_model(format!("config.json lacks `{key}`")));
+        let part =
+            |key: &str| config.object(key)?.ok_or_else(|| Error::bad_model(format!("config.json lacks `{key}`")));
         let (vq, config) = (JanusVqConfig::read(&part("vq_config")?)?, JanusConfig::read(&config)?);
         let params = tensors.params(&format!("{MODEL}/"));
         let id = |value: Option<usize>, key: &str| {

@@ -34,9 +34,7 @@ mod tokens;
 pub use event::{Event, Preview, Stage};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
 use model::Model;
-pub use model::{
-    AUTOREGRESSIVE, CODEBOOK, HYBRID, OPTIONAL, PREVIEW, SCORER, memory_needs, required_params, ways,
-};
+pub use model::{AUTOREGRESSIVE, CODEBOOK, HYBRID, OPTIONAL, PREVIEW, SCORER, memory_needs, required_params, ways};
 pub use request::{CodesPlan, Generated, Info, Keep, Plan, Request, Search, Way};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};

@@ -113,10 +113,7 @@ fn a_decoder_with_its_cache_is_one_without() {
         };
         let mask = |rows: usize| {
             let row = [1.0, 0.0, 1.0, 1.0, 0.0];
-            Tensor::<2>::from_data(
-                burn::tensor::TensorData::new(row.repeat(rows), [rows, prefix]),
-                &Device::flex(),
-            )
+            Tensor::<2>::from_data(burn::tensor::TensorData::new(row.repeat(rows), [rows, prefix]), &Device::flex())
         };
         let (start, rest) = (values(1, prefix, 0.37), values(n, steps, 0.71));
         let rotary = decoder.rotary(prefix + steps);

@@ -283,9 +283,8 @@ impl Block {
         let parts: Tensor<3> = self.modulation.forward(time.clone()).reshape([n, PARTS, d]);
         let part = |i: usize, stream: usize| parts.clone().narrow(1, 2 * i + stream, 1);
         let [shift, scale, gate, ff_shift, ff_scale, ff_gate] = [0, 1, 2, 3, 4, 5];
-        let normed = |x: &Tensor<3>, stream| {
-            modulate(self.norm.forward(x.clone()), part(shift, stream), part(scale, stream))
-        };
+        let normed =
+            |x: &Tensor<3>, stream| modulate(self.norm.forward(x.clone()), part(shift, stream), part(scale, stream));
         let joined = Tensor::cat(vec![normed(&text, 1), normed(&image, 0)], 1);
         let tokens = text_tokens + patches;
         // [N, T, 3 D] -> [N, T, 3 heads, d] -> [N, 3 heads, T, d]
