@@ -5,9 +5,7 @@ use burn::tensor::Tensor;
 use super::quantizer::Quantizer;
 use crate::{
     Result,
-    layers::{
-        Activation, Conv2d, GroupNorm, ResnetBlock2D, ResnetOptions, multi_head_attention, upsample_nearest_2x,
-    },
+    layers::{Activation, Conv2d, GroupNorm, ResnetBlock2D, ResnetOptions, multi_head_attention, upsample_nearest_2x},
     values::{ImageTokens, Latent, PixelTensor},
     weights::{Config, Params},
 };
@@ -194,9 +192,10 @@ impl Half {
             let x = level.blocks.iter().fold(x, |x, (resnet, attention)| {
                 attention.iter().fold(resnet.forward(x), |x, attention| attention.forward(x))
             });
-            level.resample.iter().fold(x, |x, conv| {
-                conv.forward(if self.mid_first { upsample_nearest_2x(x) } else { x })
-            })
+            level
+                .resample
+                .iter()
+                .fold(x, |x, conv| conv.forward(if self.mid_first { upsample_nearest_2x(x) } else { x }))
         });
         let x = if self.mid_first { x } else { mid(x) };
         self.conv_out.forward(Activation::Silu.forward(self.norm_out.forward(x)))

@@ -6,5 +6,5 @@ pub mod sample;
 pub mod search;
 mod transformer;
 
-pub use run::{Asked, Hypothesis, Logits, Row, Run};
+pub use run::{Asked, CODE_STREAM, Hypothesis, Logits, Row, Run};
 pub use transformer::{Autoregressive, AutoregressiveConfig};

@@ -17,7 +17,7 @@ use crate::{
 
 /// The streams of a seed's noise from here on draw codes: two for each place, the first code's and the second's. Those
 /// before are the diffusion's.
-const CODE_STREAM: u64 = 1 << 32;
+pub const CODE_STREAM: u64 = 1 << 32;
 
 /// What stays the same for all pictures of a run.
 #[derive(Clone, Debug)]

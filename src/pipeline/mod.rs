@@ -11,6 +11,7 @@
 //! finish                              where every way ends: scores, the best of them, pixels
 //! diffusion, codes, tokens, hybrid    the ways of drawing, a file each; codes are what the last two draw
 //! mod                                 Pipeline: load, choose the way, generate
+//! janus                               a model of another kind, with a way of its own
 //! ```
 
 mod codes;
@@ -21,6 +22,7 @@ mod finish;
 mod hybrid;
 mod image_to_image;
 mod inpaint;
+pub mod janus;
 mod memory;
 mod model;
 mod motion;

@@ -3,6 +3,7 @@ use inkbloom::{
     denoise::{
         dit::{
             flux::{Flux, FluxConfig},
+            glm_image::{GlmImage, GlmImageCondition, GlmImageConfig},
             pixart::{PixArt, PixArtConfig},
             sd3::{Sd3, Sd3Config},
         },
@@ -153,6 +154,35 @@ fn flux_gives_the_references_output() {
         let text = text_and_pooled(&reference);
         let output = model.forward(tensor(&reference, "sample"), &reference["timestep"].1, &text, guidance).unwrap();
         assert_close(&case, "output", &numbers(output), &reference, TOLERANCE);
+    }
+}
+
+#[test]
+fn glm_image_gives_the_references_output() {
+    for case in cases("denoise", "glm_image_", 2) {
+        let config = json(&case.join("config.json"));
+        let weights = Tensors::new(&Device::flex());
+        load_weights(&case, "", &weights);
+        let config = GlmImageConfig::read(&Config::new("config.json", &config).unwrap()).unwrap();
+        let model = GlmImage::load(&weights.params(""), config).unwrap();
+        let reference = tensors(&case.join("reference.safetensors"));
+        let (shape, tokens) = &reference["prior_token_id"];
+        let first = tokens[..shape[1]].iter().map(|token| *token as u32).collect();
+        let pair = |name: &str| reference[name].1.as_slice().try_into().unwrap();
+        let condition = GlmImageCondition {
+            glyphs: tensor(&reference, "encoder_hidden_states"),
+            tokens: vec![Some(first), None],
+            target_size: pair("target_size"),
+            crop_coords: pair("crop_coords"),
+        };
+        let predict = |condition: &GlmImageCondition| {
+            model.forward(tensor(&reference, "sample"), &reference["timestep"].1, condition)
+        };
+        assert_close(&case, "output", &numbers(predict(&condition).unwrap()), &reference, 5e-4);
+        let few = GlmImageCondition { tokens: vec![Some(vec![0]), None], ..condition.clone() };
+        assert!(predict(&few).unwrap_err().message.contains("give each patch one"));
+        let unknown = GlmImageCondition { tokens: vec![Some(vec![99; shape[1]]), None], ..condition };
+        assert!(predict(&unknown).unwrap_err().message.contains("the token 99"));
     }
 }
 

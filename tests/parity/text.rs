@@ -89,7 +89,7 @@ fn decoders_give_the_references_states() {
         let weights = Tensors::new(&Device::flex());
         load_weights(&case, "", &weights);
         let reference = tensors(&case.join("reference.safetensors"));
-        let llama = Llama::load(&weights.params("model."), decoder_config(&case)).unwrap();
+        let llama = Llama::load(&weights.params("").at("model"), decoder_config(&case)).unwrap();
         let mut output = llama.forward(&prompts(&reference)).unwrap();
         // What stands at padding means nothing, but is the same.
         assert_close(&case, "last_hidden_state", &numbers(output.last_hidden_state), &reference, TOLERANCE);
@@ -106,17 +106,14 @@ fn a_decoder_with_its_cache_is_one_without() {
         load_weights(&case, "", &weights);
         let config = decoder_config(&case);
         let (d, n, prefix, steps) = (config.hidden_size, 3, 5, 4);
-        let decoder = Decoder::load(&weights.params("model."), config).unwrap();
+        let decoder = Decoder::load(&weights.params("").at("model"), config).unwrap();
         let values = |rows: usize, t: usize, step: f32| {
             let values: Vec<f32> = (0..rows * t * d).map(|i| (i as f32 * step).sin()).collect();
             Tensor::<3>::from_data(burn::tensor::TensorData::new(values, [rows, t, d]), &Device::flex())
         };
         let mask = |rows: usize| {
             let row = [1.0, 0.0, 1.0, 1.0, 0.0];
-            Tensor::<2>::from_data(
-                burn::tensor::TensorData::new(row.repeat(rows), [rows, prefix]),
-                &Device::flex(),
-            )
+            Tensor::<2>::from_data(burn::tensor::TensorData::new(row.repeat(rows), [rows, prefix]), &Device::flex())
         };
         let (start, rest) = (values(1, prefix, 0.37), values(n, steps, 0.71));
         let rotary = decoder.rotary(prefix + steps);

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     GenerationConfig,
     JanusConfig,
@@ -11,12 +12,16 @@ from transformers import (
     JanusVisionConfig,
     JanusVQVAEConfig,
     LlamaConfig,
+    PreTrainedTokenizerFast,
 )
 
-from common import clean, generator, randint, randn, randomise, save_case
+from common import clean, generator, randint, randn, randomise, save_case, save_json
 
 BOS, EOS, PAD, BOI = 0, 1, 2, 3
-WORDS, CODES, SIDE = 60, 32, 4
+SPECIAL = ["<bos>", "<eos>", "<pad>", "<begin_of_image>", "<|User|>", "<|Assistant|>"]
+WORDS = "<unk> : a the red blue green fox cat apple house tree of on and with two".split()
+CODES, SIDE = 32, 4
+PROMPT = "a red fox and two apple tree"
 # Group norms of 32 groups ask for wide tokenizers: their weights are stored as f16, and everything is computed in f32.
 STORED = torch.float16
 
@@ -32,12 +37,25 @@ JANUS = {
 }  # fmt: skip
 
 
-def janus(folder: Path, guidance: float, text: dict, vq: dict) -> None:
-    gen = generator(folder.name)
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Words, with a token before them that begins the text, as the published tokenizer's post-processor puts it."""
+    inner = Tokenizer(models.WordLevel({token: i for i, token in enumerate(SPECIAL + WORDS)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    inner.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", BOS)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
+        extra_special_tokens={"boi_token": "<begin_of_image>"},
+    )  # fmt: skip
+
+
+def janus(folder: Path, guidance: float, text: dict, vq: dict, draw: int = 0) -> None:
+    """`draw` chooses other weights, where the first would always give the same token."""
+    gen = generator(f"{folder.name}{draw or ''}")
     width = text["hidden_size"]
     config = JanusConfig(
         text_config=LlamaConfig(
-            vocab_size=WORDS, num_hidden_layers=2, max_position_embeddings=64, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD,
+            vocab_size=len(SPECIAL + WORDS), num_hidden_layers=2, max_position_embeddings=64, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD,
             **text,
         ),
         vision_config=JanusVisionConfig(
@@ -55,7 +73,11 @@ def janus(folder: Path, guidance: float, text: dict, vq: dict) -> None:
         bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, guidance_scale=guidance, generation_kwargs={"boi_token_id": BOI}
     )
 
-    ids = torch.cat([torch.tensor([BOS]), randint(gen, WORDS, 7, low=4), torch.tensor([BOI])])[None]
+    # The published chat template, filled in, and what the processor appends for pictures.
+    words = tokenizer()
+    ids = words(f"<|User|>: {PROMPT}\n\n<|Assistant|>:<begin_of_image>", return_tensors="pt").input_ids
+    if ids[0, 0] != BOS or ids[0, -1] != BOI:
+        raise ValueError(f"{folder}: the prompt reads {ids}")
     seen = []
     hook = model.model.generation_head.register_forward_hook(lambda _module, _inputs, scores: seen.append(scores))
     tokens = model.generate(
@@ -65,7 +87,7 @@ def janus(folder: Path, guidance: float, text: dict, vq: dict) -> None:
     logits = torch.stack([guided(scores, guidance) for scores in seen])
     best = logits.topk(2).values
     if (best[:, 0] - best[:, 1]).min() < 1e-3 or tokens.unique().numel() < 4:
-        raise ValueError(f"{folder}: greedy tokens are all alike, or nearly tied")
+        return janus(folder, guidance, text, vq, draw + 1)
 
     # Other tokens, all at once and without a cache.
     given = randint(gen, CODES, 1, SIDE**2)
@@ -89,6 +111,8 @@ def janus(folder: Path, guidance: float, text: dict, vq: dict) -> None:
         "codes": encoded.image_tokens.reshape(1, -1),
     }
     save_case(clean(folder), model, tensors, STORED)
+    words.save_pretrained(folder)
+    save_json(folder / "request.json", {"prompt": PROMPT})
 
 
 def guided(scores: torch.Tensor, guidance: float) -> torch.Tensor:

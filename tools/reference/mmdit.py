@@ -7,11 +7,11 @@ from pathlib import Path
 import diffusers
 import tokenizer
 import torch
-from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+from diffusers import FluxTransformer2DModel, GlmImageTransformer2DModel, SD3Transformer2DModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from diffusers_runs import MAX_TEXT_TOKENS, PREVIEW, clip_text, kl, record, tiny
-from common import clean, generator, mask_picture, picture, randn, randomise, save_case, save_json, save_tensors
+from common import clean, generator, mask_picture, picture, randint, randn, randomise, save_case, save_json, save_tensors
 
 TEXT_TOKENS = 7
 
@@ -105,6 +105,45 @@ def flux(folder: Path, size: tuple[int, int], **config) -> None:
         guidance=tensors.get("guidance"),
     ).sample
     tensors["output"] = pipe._unpack_latents(output, 8 * height, 8 * width, 8)
+    save_case(clean(folder), model, tensors)
+
+
+# `size` is the latent's height and width.
+GLM_IMAGE = {
+    "glm_image_plain": dict(
+        size=(8, 8), in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2, text_embed_dim=10,
+        time_embed_dim=12, condition_dim=6, prior_vq_quantizer_codebook_size=20,
+    ),
+    # Rows are not columns, heads that no power of two divides, other channels out, and no patches.
+    "glm_image_wide": dict(
+        size=(3, 5), patch_size=1, in_channels=3, out_channels=6, num_layers=3, attention_head_dim=12, num_attention_heads=3,
+        text_embed_dim=7, time_embed_dim=8, condition_dim=10, prior_vq_quantizer_codebook_size=9,
+    ),
+}  # fmt: skip
+
+
+def glm_image(folder: Path, size: tuple[int, int], **config) -> None:
+    gen = generator(folder.name)
+    model = randomise(GlmImageTransformer2DModel(**config), gen)
+    height, width = size
+    patches = height * width // model.config.patch_size**2
+    tensors = dict(
+        sample=randn(gen, 2, model.config.in_channels, height, width),
+        timestep=torch.tensor([987.0, 41.0]),
+        encoder_hidden_states=randn(gen, 2, TEXT_TOKENS, model.config.text_embed_dim),
+        prior_token_id=randint(gen, model.config.prior_vq_quantizer_codebook_size, 2, patches),
+        target_size=torch.tensor([[8.0 * height, 8.0 * width]]),
+        crop_coords=torch.tensor([[3.0, 5.0]]),
+    )
+    sizes = {name: tensors[name].repeat(2, 1) for name in ("target_size", "crop_coords")}
+    # The second is drawn as in the call without a layout.
+    drop = torch.tensor([False, True])[:, None].expand(2, patches)
+    tensors["output"] = model(
+        hidden_states=tensors["sample"],
+        prior_token_drop=drop,
+        **{name: tensors[name] for name in ("encoder_hidden_states", "prior_token_id", "timestep")},
+        **sizes,
+    ).sample
     save_case(clean(folder), model, tensors)
 
 
@@ -320,5 +359,6 @@ def cases() -> dict:
     return (
         {f"denoise/{name}": partial(sd3, **case) for name, case in SD3.items()}
         | {f"denoise/{name}": partial(flux, **case) for name, case in FLUX.items()}
+        | {f"denoise/{name}": partial(glm_image, **case) for name, case in GLM_IMAGE.items()}
         | {f"pipeline/{name}": partial(pipeline, **case) for name, case in CASES.items()}
     )

@@ -41,6 +41,7 @@ pub struct Bundle {
 }
 
 /// A diffusers folder.
+#[derive(Default)]
 pub struct Folder {
     pub files: ModelFiles,
     /// `component/key` -> where it lies.

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use inkbloom::{
     Code, Error, Result,
     autoregress::Logits,
-    pipeline::{Event, MemoryBudget, MemoryPlan, Pipeline, Request, Stage, memory_needs},
+    pipeline::{Event, Generated, MemoryBudget, MemoryPlan, Pipeline, Request, Stage, memory_needs},
     values::read,
     weights::Tensors,
 };
@@ -19,7 +19,7 @@ use inkbloom::{
 use crate::{
     animation::SaveArgs,
     dump::{self, Dump},
-    files, picture,
+    files, janus, picture,
     progress::Progress,
 };
 
@@ -115,6 +115,17 @@ pub fn run(args: &Args) -> Result<()> {
         request.tokens = given.tokens;
         request.gumbel = given.gumbel;
     }
+    if args.seed.new {
+        eprintln!("note: the seed is {}", args.seed.value);
+    }
+    if janus::is_one(&args.model) {
+        if args.memory.is_some() {
+            return Err(Error::bad_input("a Janus model is loaded as it is; leave --memory out"));
+        }
+        let mut dump = args.dump.as_ref().map(|_| Dump::default());
+        let generated = janus::draw(&args.model, &request, dump.as_mut())?;
+        return finish(args, &generated, dump);
+    }
     let model = files::open(&args.model)?;
     model.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let device = Device::flex();
@@ -130,9 +141,6 @@ pub fn run(args: &Args) -> Result<()> {
     let (files, tensors) = model.load(Tensors::kept_as(&device, memory.kept), |done, all| loading.set(done, all))?;
     let mut model = Pipeline::load(&files, &tensors)?.with_memory(memory);
     fit(&model, &mut request)?;
-    if args.seed.new {
-        eprintln!("note: the seed is {}", args.seed.value);
-    }
 
     let drawing = Progress::new("drawing");
     let mut dump = args.dump.as_ref().map(|_| Dump::default());
@@ -148,6 +156,11 @@ pub fn run(args: &Args) -> Result<()> {
             None => Ok(()),
         }
     }))?;
+    finish(args, &generated, dump)
+}
+
+/// Writes what was drawn.
+fn finish(args: &Args, generated: &Generated, dump: Option<Dump>) -> Result<()> {
     for (i, (seed, score)) in generated.seeds.iter().zip(&generated.scores).enumerate() {
         eprintln!("{}: seed {seed}, score {score:.3}", numbered(&args.out, i, generated.images.len()).display());
     }

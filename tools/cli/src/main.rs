@@ -9,6 +9,7 @@ mod dump;
 mod files;
 mod generate;
 mod inspect;
+mod janus;
 mod locate;
 mod picture;
 mod progress;

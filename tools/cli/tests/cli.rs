@@ -713,3 +713,20 @@ fn published_configs_of_stable_diffusion_3_and_flux_are_inspected() {
         refused(&["convert", "--from", text(&model), "--to", &to], 1, &["text_encoder holds no weights"]);
     }
 }
+
+/// A folder as transformers publishes it: no `model_index.json`, and a tokenizer beside the weights.
+#[test]
+fn generate_draws_with_a_janus_folder() {
+    let scratch = Scratch::new("janus");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/autoregress/janus_one_level");
+    let base = ["generate", "--model", text(&model), "--prompt", "a red fox and two apple tree", "--seed", "3"];
+    let [out, dump, again, second] =
+        ["fox.png", "dump.safetensors", "again.png", "second.safetensors"].map(|name| scratch.path(name));
+    done(&[&base[..], &["--out", &out, "--dump", &dump]].concat());
+    // The tokens that were drawn, injected, make the same picture whatever the seed.
+    done(&[&base[..5], &["--noise", &dump, "--out", &again, "--dump", &second]].concat());
+    assert_eq!(fs::read(&out).unwrap(), fs::read(&again).unwrap());
+    assert_eq!(fs::read(&dump).unwrap(), fs::read(&second).unwrap());
+    let output = run(&[&base[..], &["--steps", "4", "--out", &out]].concat());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no steps"));
+}
