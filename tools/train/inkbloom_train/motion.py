@@ -90,7 +90,7 @@ def encode(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, 
     if (folder / "done").exists():
         return
     failures: Counter = Counter()
-    found = clips.collect(workspace.packages, data, {key: getattr(settings, key) for key in ("emoji", "icons", "stills")}, failures)
+    found = clips.collect(workspace.packages, data, {name: getattr(settings, name) for name in ("emoji", "icons", "stills")}, failures)
     for number, start in enumerate(range(0, len(found), _PIECE)):
         path = folder / f"{number:03d}.safetensors"
         if path.exists():
@@ -273,7 +273,11 @@ def held_loss(
     if not indices:
         return {}
     times = flow.sigmas(preset.distill.windows, preset.shift)[:-1] if steps else [(n + 0.5) / 8 for n in range(8)]
-    objectives = {"": MotionObjective(MotionVelocity(still, adapter)), "still_": MotionObjective(lambda x, t, text, mask: still(x, t, *(part.repeat_interleave(frames, 0) for part in (text, mask))))}
+
+    def alone(x: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return still(x, t, text.repeat_interleave(frames, 0), mask.repeat_interleave(frames, 0))
+
+    objectives = {"": MotionObjective(MotionVelocity(still, adapter)), "still_": MotionObjective(alone)}
     sums: Counter = Counter()
     for number, index in enumerate(indices):
         x_0 = found.values[index].float()
@@ -323,7 +327,11 @@ def report(preset: Preset, found: Clips, workspace: Workspace, worker: Worker, s
     held, seen = found.of(held=True), found.of(held=False)
     prompts = [found.rows[index].caption for index in (held + seen)[: settings.prompts]]
     moving = MotionVelocity(still.student, adapter)
-    ways = {"adapter": (moving, settings.shared_noise), "still, as much shared noise": (still.student, settings.shared_noise), "still, no shared noise": (still.student, 0.0)}
+    ways = {
+        "adapter": (moving, settings.shared_noise),
+        "still, as much shared noise": (still.student, settings.shared_noise),
+        "still, no shared noise": (still.student, 0.0),
+    }
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in ways}
     base = []
     for seed, prompt in enumerate(prompts):
@@ -333,9 +341,10 @@ def report(preset: Preset, found: Clips, workspace: Workspace, worker: Worker, s
         if seed < SHEET:
             finished = draw(preset, worker, still, still.student, text, 1, seed, 1.0)[0]
             base.append(clips.moved(finished, _word(prompt), settings.frames))
+    taught = _averaged(training.averaged(workspace.stage(TEACHING))[0], adapter)
     measured = {
         "clips": {"learned": len(seen), "held out": len(held)},
-        "teacher": held_loss(preset, found, encoder, worker, still.teacher, _averaged(training.averaged(workspace.stage(TEACHING))[0], adapter), False, len(held)),
+        "teacher": held_loss(preset, found, encoder, worker, still.teacher, taught, False, len(held)),
         "student": held_loss(preset, found, encoder, worker, still.student, adapter, True, len(held)),
         "drawn": {name: _measure(some) for name, some in drawn.items()},
     }

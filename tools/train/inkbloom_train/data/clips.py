@@ -69,7 +69,8 @@ def collect(folder: Path, data: DataSet, counts: dict[str, int | None], skipped:
     sources = {"emoji": lambda: _emoji(folder, skipped), "icons": lambda: _icons(folder, skipped), "stills": lambda: _stills(data)}
     chosen = [sorted(read(), key=_lot)[: counts[name]] for name, read in sources.items() if counts[name] != 0]
     # All along the list each source has its share of the whole, so that any beginning of it is like the rest.
-    return [source for _, source in sorted((((rank + 0.5) / len(some), source) for some in chosen for rank, source in enumerate(some)), key=lambda pair: pair[0])]
+    placed = [((rank + 0.5) / len(some), source) for some in chosen for rank, source in enumerate(some)]
+    return [source for _, source in sorted(placed, key=lambda pair: pair[0])]
 
 
 def _lot(source: Source) -> int:
