@@ -72,4 +72,8 @@ strength?: number,
  * Decode in tiles of N pixels a side, at least 16 latent positions, with blended seams [default: in one piece, or in
  * the largest that the memory plan has room for]
  */
-tile?: number, };
+tile?: number, 
+/**
+ * How many frames to denoise together, of models that animate: 1 is a still [default: the model's]
+ */
+frames?: number, };

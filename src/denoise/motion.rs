@@ -98,10 +98,7 @@ impl MotionConfig {
             transformer_layers: config.count_each("motion_transformer_layers_per_block", 1, n)?,
             num_attention_heads: config.count_each("motion_num_attention_heads", 8, n)?,
             norm_num_groups: config.count("motion_norm_num_groups", 32)?,
-            mid_block: config
-                .count_each("motion_transformer_layers_per_mid_block", 1, 1)?
-                .pop()
-                .filter(|_| mid),
+            mid_block: config.count_each("motion_transformer_layers_per_mid_block", 1, 1)?.pop().filter(|_| mid),
             // Ours alone: the table's last row is followed by its first.
             frames: match config.opt_str("positions")? {
                 None => Frames::UpTo(positions),
@@ -159,9 +156,9 @@ impl MotionModules {
         };
         let (layers, depths) = (&config.layers_per_block, &config.transformer_layers);
         let down = (0..n).map(|i| block(format!("down_blocks.{i}"), i, layers[i], depths[i]));
-        let up = (0..n).map(|i| (i, n - 1 - i)).map(|(i, mirrored)| {
-            block(format!("up_blocks.{i}"), mirrored, layers[mirrored] + 1, depths[mirrored])
-        });
+        let up = (0..n)
+            .map(|i| (i, n - 1 - i))
+            .map(|(i, mirrored)| block(format!("up_blocks.{i}"), mirrored, layers[mirrored] + 1, depths[mirrored]));
         Ok(Self {
             down: down.collect::<Result<_>>()?,
             mid: config.mid_block.map_or(Ok(Vec::new()), |depth| block("mid_block".to_owned(), n - 1, 1, depth))?,
@@ -183,7 +180,12 @@ impl MotionModule {
     fn load(params: &Params, config: &MotionConfig, block: usize, depth: usize) -> Result<Self> {
         let width = config.block_out_channels[block];
         let blocks = (0..depth).map(|i| {
-            MotionBlock::load(&params.at(&format!("transformer_blocks.{i}")), config, width, config.num_attention_heads[block])
+            MotionBlock::load(
+                &params.at(&format!("transformer_blocks.{i}")),
+                config,
+                width,
+                config.num_attention_heads[block],
+            )
         });
         Ok(Self {
             norm: GroupNorm::load(&params.at("norm"), width, config.norm_num_groups, GROUP_EPS)?,

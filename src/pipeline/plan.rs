@@ -104,16 +104,25 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
             noise.len()
         )));
     }
-    Ok(Plan { steps, guidance, guides, width, height, count, candidates, frames, turns, tile, strength, schedule, warnings })
+    Ok(Plan {
+        steps,
+        guidance,
+        guides,
+        width,
+        height,
+        count,
+        candidates,
+        frames,
+        turns,
+        tile,
+        strength,
+        schedule,
+        warnings,
+    })
 }
 
 /// Whether the prompts of an animation must be guided one after the other, for lack of memory.
-fn turns(
-    model: &Model,
-    [frames, width, height]: [usize; 3],
-    guides: Option<f32>,
-    warnings: &mut Vec<String>,
-) -> bool {
+fn turns(model: &Model, [frames, width, height]: [usize; 3], guides: Option<f32>, warnings: &mut Vec<String>) -> bool {
     let [_, h, w] = model.latent_shape(width, height);
     let wants = |rows: usize| model.memory.wants(model.network.denoiser.live_values(rows, h, w) * F32_BYTES);
     if frames == 1 {

@@ -13,7 +13,8 @@ use wasm_bindgen_futures::JsFuture;
 use crate::{
     Error, Result,
     pipeline::{
-        Event, MOTION, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, memory_needs, required_params,
+        Event, MOTION, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, memory_needs,
+        required_params,
     },
     values::{Image, read},
     weights::{

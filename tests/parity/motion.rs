@@ -26,11 +26,8 @@ fn unet_config(folder: &Path) -> serde_json::Value {
 
 fn check_unet(case: &Path, model: &UNet) {
     let reference = tensors(&case.join("reference.safetensors"));
-    let text = TextEmbedding {
-        hidden: tensor(&reference, "encoder_hidden_states"),
-        attention_mask: None,
-        pooled: None,
-    };
+    let text =
+        TextEmbedding { hidden: tensor(&reference, "encoder_hidden_states"), attention_mask: None, pooled: None };
     let timestep_cond = reference.contains_key("timestep_cond").then(|| tensor(&reference, "timestep_cond"));
     let additions = Additions { timestep_cond, ..Default::default() };
     let output = model.forward(tensor(&reference, "sample"), &reference["timestep"].1, &text, additions).unwrap();
@@ -165,13 +162,11 @@ fn an_animation_has_its_frames_and_the_same_seed_draws_it_again() {
 fn a_picture_to_start_from_is_animated() {
     let mut model = beside(true);
     let init = run(&mut model, &still()).generated.images.remove(0);
-    let moved = |strength| {
-        let request = Request { init: Some(init.clone()), strength: Some(strength), steps: Some(4), frames: Some(4), ..still() };
-        run(&mut model, &request).generated.animations.remove(0)
-    };
     let mut far = |strength| {
-        let differences = moved(strength).frames[2].rgba.iter().zip(&init.rgba).map(|(a, b)| a.abs_diff(*b) as u64).collect::<Vec<_>>();
-        differences.iter().sum::<u64>()
+        let (init, strength) = (Some(init.clone()), Some(strength));
+        let request = Request { init: init.clone(), strength, steps: Some(4), frames: Some(4), ..still() };
+        let frame = run(&mut model, &request).generated.animations.remove(0).frames.remove(2);
+        frame.rgba.iter().zip(&init.unwrap().rgba).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
     };
     assert!(far(0.3) < far(1.0));
 }
@@ -192,7 +187,10 @@ fn numbers_of_frames_that_cannot_be_are_refused_in_words() {
     assert!(refused(&beside(false), 2).contains("draws single pictures"));
     let short = Request { frames: Some(2), noise: Some(vec![0.0; 4 * 8 * 8]), ..still() };
     let message = model.plan(&short).unwrap_err().message;
-    assert!(message.contains("an animation of 2 frames") && message.contains(&format!("{}", 2 * 4 * 8 * 8)), "{message}");
+    assert!(
+        message.contains("an animation of 2 frames") && message.contains(&format!("{}", 2 * 4 * 8 * 8)),
+        "{message}"
+    );
 }
 
 #[test]

@@ -102,7 +102,11 @@ fn write_diffusers(args: &Args) -> Result<()> {
     let Some(Model::Bundle(bundle)) = args.from.as_deref().map(files::open).transpose()? else {
         return Err(Error::bad_input("--format diffusers is made from a bundle; name one with --from"));
     };
-    if args.text_encoder.is_some() || args.preview_decoder.is_some() || args.scorer.is_some() || args.motion_adapter.is_some() {
+    if args.text_encoder.is_some()
+        || args.preview_decoder.is_some()
+        || args.scorer.is_some()
+        || args.motion_adapter.is_some()
+    {
         return Err(Error::bad_input("--format diffusers writes what the bundle holds; convert to a bundle first"));
     }
     if args.to.join("manifest.json").is_file() {
