@@ -49,11 +49,11 @@ def frames_first(video: torch.Tensor) -> torch.Tensor:
     return video.transpose(1, 2).flatten(0, 1)
 
 
-def randomise_motion(model, gen):
-    """Tables of positions are read from the files: any values."""
+def randomise_motion(model, gen, tables: bool = True):
+    """With `tables`, those of positions get any values; else they stay what the formula gives."""
     randomise(model, gen)
     for name, table in model.named_buffers():
-        if name.endswith(".pe"):
+        if tables and name.endswith(".pe"):
             table.copy_(0.5 * randn(gen, *table.shape))
     return model
 
@@ -84,7 +84,7 @@ def adapter(**config) -> MotionAdapter:
 
 def unet_and_adapter(folder: Path, size: tuple, **config) -> None:
     gen = generator(folder.name)
-    still, motion = randomise(unet(), gen), randomise_motion(adapter(**config), gen)
+    still, motion = randomise(unet(), gen), randomise_motion(adapter(**config), gen, tables="v3" not in folder.name)
     tensors = unet_tensors(UNetMotionModel.from_unet2d(still, motion), gen, size)
     clean(folder)
     still.save_pretrained(folder / "unet")
