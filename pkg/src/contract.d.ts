@@ -38,6 +38,10 @@ export interface EngineInfo {
   ways: ('diffusion' | 'tokens' | 'hybrid')[];
   /** How many bytes each of them has yet to fetch. */
   downloads: Record<string, number>;
+  /** Whether it denoises the frames of an animation together; what it needs for that is fetched when frames are first asked for. */
+  animates: boolean;
+  /** How many frames an animation of it has where nobody says. */
+  default_frames: number;
   /** How the device keeps matrices and kernels; all arithmetic is f32. */
   weights: 'f32' | 'f16';
   /** Whether the text encoders leave the device after each prompt. */

@@ -4,7 +4,7 @@
 //! An animation is a latent whose `N` is its frames, `[frames, C, H, W]`; with the negative prompt before it, `N` is twice
 //! that, animation by animation.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 use crate::{
     Error, Result,
@@ -55,6 +55,12 @@ impl Frames {
         }
     }
 
+    /// The positions of so many frames.
+    fn places(self, frames: usize) -> impl Iterator<Item = usize> {
+        let step = if let Self::Circle(most) = self { most / frames } else { 1 };
+        (0..frames).map(move |frame| frame * step)
+    }
+
     /// The rows of a table of positions `[most, D]` that so many frames take: `[frames, D]`.
     pub fn rows(self, table: Tensor<2>, frames: usize) -> Tensor<2> {
         let [_, d] = table.dims();
@@ -98,10 +104,7 @@ impl MotionConfig {
             transformer_layers: config.count_each("motion_transformer_layers_per_block", 1, n)?,
             num_attention_heads: config.count_each("motion_num_attention_heads", 8, n)?,
             norm_num_groups: config.count("motion_norm_num_groups", 32)?,
-            mid_block: config
-                .count_each("motion_transformer_layers_per_mid_block", 1, 1)?
-                .pop()
-                .filter(|_| mid),
+            mid_block: config.count_each("motion_transformer_layers_per_mid_block", 1, 1)?.pop().filter(|_| mid),
             // Ours alone: the table's last row is followed by its first.
             frames: match config.opt_str("positions")? {
                 None => Frames::UpTo(positions),
@@ -159,9 +162,9 @@ impl MotionModules {
         };
         let (layers, depths) = (&config.layers_per_block, &config.transformer_layers);
         let down = (0..n).map(|i| block(format!("down_blocks.{i}"), i, layers[i], depths[i]));
-        let up = (0..n).map(|i| (i, n - 1 - i)).map(|(i, mirrored)| {
-            block(format!("up_blocks.{i}"), mirrored, layers[mirrored] + 1, depths[mirrored])
-        });
+        let up = (0..n)
+            .map(|i| (i, n - 1 - i))
+            .map(|(i, mirrored)| block(format!("up_blocks.{i}"), mirrored, layers[mirrored] + 1, depths[mirrored]));
         Ok(Self {
             down: down.collect::<Result<_>>()?,
             mid: config.mid_block.map_or(Ok(Vec::new()), |depth| block("mid_block".to_owned(), n - 1, 1, depth))?,
@@ -183,7 +186,12 @@ impl MotionModule {
     fn load(params: &Params, config: &MotionConfig, block: usize, depth: usize) -> Result<Self> {
         let width = config.block_out_channels[block];
         let blocks = (0..depth).map(|i| {
-            MotionBlock::load(&params.at(&format!("transformer_blocks.{i}")), config, width, config.num_attention_heads[block])
+            MotionBlock::load(
+                &params.at(&format!("transformer_blocks.{i}")),
+                config,
+                width,
+                config.num_attention_heads[block],
+            )
         });
         Ok(Self {
             norm: GroupNorm::load(&params.at("norm"), width, config.norm_num_groups, GROUP_EPS)?,
@@ -232,8 +240,8 @@ struct MotionBlock {
     attn2: SelfAttention,
     norm3: LayerNorm,
     ff: FeedForward,
-    /// `[positions, D]`.
-    positions: Tensor<2>,
+    /// `[positions, D]`, where they are not what the formula gives.
+    positions: Option<Tensor<2>>,
     frames: Frames,
 }
 
@@ -242,7 +250,7 @@ impl MotionBlock {
         let norm = |name: &str| LayerNorm::load(&params.at(name), dim, LAYER_EPS);
         let attention = |name: &str| SelfAttention::load(&params.at(name), dim, heads, dim / heads, false);
         let most = config.frames.most();
-        let table = params.tensor::<3>("pos_embed.pe", [1, most, dim])?;
+        let table = params.table("pos_embed.pe", [most, dim], move |i| sinusoid(dim, i))?;
         Ok(Self {
             norm1: norm("norm1")?,
             attn1: attention("attn1")?,
@@ -250,24 +258,37 @@ impl MotionBlock {
             attn2: attention("attn2")?,
             norm3: norm("norm3")?,
             ff: FeedForward::load(&params.at("ff"), dim, "geglu", &config.file)?,
-            positions: table.squeeze_dim(0),
+            positions: table.map(|table| table.whole()),
             frames: config.frames,
         })
     }
 
     /// `[N, F, D] -> [N, F, D]`.
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [_, frames, _] = x.dims();
-        let positions = self.frames.rows(self.positions.clone(), frames).unsqueeze::<3>();
+        let [_, frames, dim] = x.dims();
+        let positions = match &self.positions {
+            Some(table) => self.frames.rows(table.clone(), frames),
+            None => {
+                let rows: Vec<f32> = self.frames.places(frames).flat_map(|i| sinusoid(dim, i)).collect();
+                Tensor::from_data(TensorData::new(rows, [frames, dim]), &x.device())
+            }
+        };
+        let positions = positions.unsqueeze::<3>();
         let x = x.clone() + self.attn1.forward(self.norm1.forward(x) + positions.clone(), None);
         let x = x.clone() + self.attn2.forward(self.norm2.forward(x) + positions, None);
         x.clone() + self.ff.forward(self.norm3.forward(x))
     }
 }
 
+/// The features of position `i`, sines and cosines by turns (diffusers `SinusoidalPositionalEmbedding`).
+fn sinusoid(dim: usize, i: usize) -> Vec<f32> {
+    let angle = |k: usize| i as f64 * 10000f64.powf(-((k / 2 * 2) as f64) / dim as f64);
+    (0..dim).map(|k| if k % 2 == 0 { angle(k).sin() } else { angle(k).cos() } as f32).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::Device;
 
     use super::*;
 

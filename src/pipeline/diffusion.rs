@@ -119,8 +119,7 @@ fn encode_noise(model: &Model, given: &Option<Vec<f32>>, seed: u64, plan: &Plan)
 /// Where the run of one picture begins.
 fn start(model: &Model, request: &Request, noise: &Latent, seed: u64, plan: &Plan) -> Start {
     let Some(init) = &request.init else { return text_to_image::start(noise.clone(), &plan.schedule) };
-    let encode_noise =
-        model.family.draws_encoding().then(|| encode_noise(model, &request.encode_noise, seed, plan));
+    let encode_noise = model.family.draws_encoding().then(|| encode_noise(model, &request.encode_noise, seed, plan));
     let encode = |pixels| model.autoencoder.encode(pixels, encode_noise.clone());
     let pixels = pixels::from_image(init, model.info.alpha, &model.device);
     let known = encode(pixels.clone());

@@ -290,12 +290,7 @@ fn unused(request: &Request, way: Way, warnings: &mut Vec<String>) {
 }
 
 /// Whether the prompts of an animation must be guided one after the other, for lack of memory.
-fn turns(
-    model: &Model,
-    [frames, width, height]: [usize; 3],
-    guides: Option<f32>,
-    warnings: &mut Vec<String>,
-) -> bool {
+fn turns(model: &Model, [frames, width, height]: [usize; 3], guides: Option<f32>, warnings: &mut Vec<String>) -> bool {
     let [_, h, w] = model.latent_shape(width, height);
     let wants = |rows: usize| model.memory.wants(model.network.denoiser.live_values(rows, h, w) * F32_BYTES);
     if frames == 1 {

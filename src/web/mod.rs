@@ -16,7 +16,7 @@ use wasm_bindgen_futures::JsFuture;
 use crate::{
     Error, Result,
     pipeline::{
-        Event, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, Stage, Way, memory_needs,
+        Event, MOTION, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, Stage, Way, memory_needs,
         required_params, ways,
     },
     values::{Animation, Image, read},
@@ -94,6 +94,8 @@ impl Loader {
         let whole = self.whole.as_ref().unwrap_or(&manifest);
         let own = ways(&whole.files)?;
         let more = |way: &Way| (way.name(), missing_bytes(whole, &pipeline, way.components()));
+        let later = |component: &str| self.whole.as_ref().is_some_and(|whole| whole.is_optional(component));
+        let has = |component: &str| pipeline.has_optional(component) || later(component);
         let info = Info {
             ways: own.iter().map(|way| way.name()).collect(),
             downloads: own.iter().map(more).collect(),
@@ -107,8 +109,9 @@ impl Loader {
             license: manifest.license.clone(),
             attribution: manifest.attribution.clone(),
             repaints_only: pipeline.repaints_only(),
-            chooses: pipeline.has_optional(SCORER)
-                || self.whole.as_ref().is_some_and(|whole| whole.is_optional(SCORER)),
+            chooses: has(SCORER),
+            animates: has(MOTION),
+            default_frames: info.default_frames,
             weights: self.memory.kept.name(),
             releases_text: self.memory.release_text,
             copies: self.memory.copies,
@@ -142,6 +145,9 @@ struct Wants {
     preview: bool,
     candidates: Option<f64>,
     way: Option<String>,
+    frames: Option<f64>,
+    /// Of a finished picture, which nothing is fetched for.
+    motion: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -160,6 +166,8 @@ struct Info {
     ways: Vec<&'static str>,
     /// How many bytes each way has yet to fetch.
     downloads: BTreeMap<&'static str, u64>,
+    animates: bool,
+    default_frames: usize,
     weights: &'static str,
     releases_text: bool,
     copies: u64,
@@ -252,7 +260,9 @@ impl Model {
         let Some(whole) = &self.whole else { return Ok(None) };
         let way = Way::ALL.into_iter().find(|way| wants.way.as_deref() == Some(way.name()));
         let of_way = way.unwrap_or(Way::Diffusion).components().iter().map(|component| (*component, true));
-        let asked = [(PREVIEW, wants.preview), (SCORER, wants.candidates.is_some())].into_iter().chain(of_way);
+        let moves = wants.frames.is_some_and(|frames| frames > 1.0) && wants.motion.is_none();
+        let asked = [(PREVIEW, wants.preview), (SCORER, wants.candidates.is_some()), (MOTION, moves)];
+        let asked = asked.into_iter().chain(of_way);
         let missing = |name: &str| whole.is_optional(name) && !self.pipeline.has_optional(name);
         let wanted: Vec<_> = asked.filter(|(name, asked)| *asked && missing(name)).collect();
         let part = || self.part(whole, |component| wanted.iter().any(|(name, _)| *name == component));

@@ -8,6 +8,7 @@ mod default_model;
 mod denoise;
 mod janus;
 mod memory;
+mod motion;
 mod overflow;
 mod pipeline;
 mod prompt;

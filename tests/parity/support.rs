@@ -96,7 +96,7 @@ pub fn load_model(folder: &Path) -> (ModelFiles, Tensors) {
 pub fn load_model_into(folder: &Path, tensors: Tensors) -> (ModelFiles, Tensors) {
     let mut files = ModelFiles { model_index: json(&folder.join("model_index.json")), ..Default::default() };
     let encoders = ["text_encoder", "text_encoder_2", "text_encoder_3"];
-    let optional = ["preview_vae", "scorer", "codebook", "autoregressive", "hybrid"];
+    let optional = ["preview_vae", "scorer", "codebook", "autoregressive", "hybrid", "motion_adapter"];
     let others = ["transformer", "unet", "vae", "scheduler"].into_iter().chain(optional);
     for component in encoders.into_iter().chain(others) {
         let config = folder.join(config_file(component));

@@ -85,4 +85,4 @@ def pixart(folder: Path) -> None:
 
 
 def cases() -> dict:
-    return {"denoise/pixart_motion": pixart}
+    return {"denoise/motion_pixart": pixart}

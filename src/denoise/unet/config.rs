@@ -90,8 +90,7 @@ impl UNetConfig {
         }
         config.absent("transformer_layers_per_mid_block")?;
         config.only("mid_block_layers", 1)?;
-        let classes =
-            [["DownBlockMotion", "CrossAttnDownBlockMotion"], ["UpBlockMotion", "CrossAttnUpBlockMotion"]];
+        let classes = [["DownBlockMotion", "CrossAttnDownBlockMotion"], ["UpBlockMotion", "CrossAttnUpBlockMotion"]];
         let this = Self::read_with(config, "num_attention_heads", classes)?;
         let n = this.down_blocks.len();
         let mid = config.bool("use_motion_mid_block", true)?;

@@ -9,14 +9,12 @@ use std::{
 use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
-    pipeline::{AUTOREGRESSIVE, CODEBOOK, HYBRID, OPTIONAL, PREVIEW, SCORER, required_params},
+    pipeline::{AUTOREGRESSIVE, CODEBOOK, HYBRID, MOTION, OPTIONAL, PREVIEW, SCORER, required_params},
     weights::{
         ModelFiles, ParamShape, StoredDtype,
         bundle::{self, FORMAT, FinishedShard, MAX_SHARD, Manifest, Shard, ShardWriter, VERSION},
     },
 };
-
-use serde_json::json;
 
 use crate::{
     diffusers,
@@ -30,8 +28,8 @@ const TEXT_ENCODER: &str = "text_encoder";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A diffusers folder or a bundle; without it, the bundle at --to gets a text encoder, a scorer or codes only
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["text_encoder", "scorer", "codes"])]
+    /// A diffusers folder or a bundle; without it, the bundle at --to gets a text encoder, a scorer, codes or a motion adapter only
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["text_encoder", "scorer", "codes", "motion_adapter"])]
     from: Option<PathBuf>,
     /// The folder of the text encoder and its tokenizer.json, where --from has none
     #[arg(long, value_name = "DIR")]
@@ -45,6 +43,9 @@ pub struct Args {
     /// A folder that holds codebook/ and autoregressive/, and perhaps hybrid/: the ways of drawing by codes
     #[arg(long, value_name = "DIR")]
     codes: Option<PathBuf>,
+    /// The folder of a motion adapter (AnimateDiff), which then makes animations of what the model draws
+    #[arg(long, value_name = "DIR")]
+    motion_adapter: Option<PathBuf>,
     /// Leave this component out, where the model can do without (text_encoder_3 of Stable Diffusion 3); may be given
     /// several times
     #[arg(long, value_name = "COMPONENT", requires = "from")]
@@ -104,7 +105,8 @@ fn write_diffusers(args: &Args) -> Result<()> {
     let Some(Model::Bundle(bundle)) = args.from.as_deref().map(files::open).transpose()? else {
         return Err(Error::bad_input("--format diffusers is made from a bundle; name one with --from"));
     };
-    if [&args.text_encoder, &args.preview_decoder, &args.scorer, &args.codes].iter().any(|given| given.is_some()) {
+    let given = [&args.text_encoder, &args.preview_decoder, &args.scorer, &args.codes, &args.motion_adapter];
+    if given.iter().any(|given| given.is_some()) {
         return Err(Error::bad_input("--format diffusers writes what the bundle holds; convert to a bundle first"));
     }
     if args.to.join("manifest.json").is_file() {
@@ -142,8 +144,11 @@ fn write_bundle(args: &Args) -> Result<()> {
         folder.read_tokenizer("tokenizer", &text_encoder)?;
         replaced.push(TEXT_ENCODER);
     }
-    let mut given =
-        vec![(PREVIEW, "diffusers", args.preview_decoder.clone()), (SCORER, "inkbloom", args.scorer.clone())];
+    let mut given = vec![
+        (PREVIEW, "diffusers", args.preview_decoder.clone()),
+        (SCORER, "inkbloom", args.scorer.clone()),
+        (MOTION, "diffusers", args.motion_adapter.clone()),
+    ];
     if let Some(codes) = &args.codes {
         let codes = locate::folder(codes)?;
         let parts = [(CODEBOOK, "inkbloom"), (AUTOREGRESSIVE, "inkbloom"), (HYBRID, "diffusers")];
@@ -158,10 +163,7 @@ fn write_bundle(args: &Args) -> Result<()> {
     }
     for (component, library, given) in given {
         if let Some(given) = given {
-            folder.read_component(component, &locate::folder(&given)?)?;
-            let config = &folder.files.configs[component];
-            let class = if component == AUTOREGRESSIVE { &config["architectures"][0] } else { &config["_class_name"] };
-            folder.files.model_index[component] = json!([library, class]);
+            folder.add(component, library, &given)?;
             replaced.push(component);
         }
     }

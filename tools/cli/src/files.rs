@@ -9,7 +9,7 @@ use std::{
 
 use inkbloom::{
     Error, Result,
-    pipeline::{OPTIONAL, required_params},
+    pipeline::{AUTOREGRESSIVE, OPTIONAL, required_params},
     prompt::TokenizerFiles,
     weights::{
         ModelFiles, ParamShape, Tensors,
@@ -222,6 +222,18 @@ impl Folder {
                 self.tensors.insert(name, StoredTensor { file: file.clone(), entry });
             }
         }
+        Ok(())
+    }
+
+    /// Adds a component of a `library` that lies at `given`, or puts it in the place of the model's own.
+    ///
+    /// # Errors
+    /// As [`read_component`](Self::read_component).
+    pub fn add(&mut self, component: &str, library: &str, given: &Path) -> Result<()> {
+        self.read_component(component, &locate::folder(given)?)?;
+        let config = &self.files.configs[component];
+        let class = if component == AUTOREGRESSIVE { &config["architectures"][0] } else { &config["_class_name"] }.clone();
+        self.files.model_index[component] = json!([library, class]);
         Ok(())
     }
 
