@@ -1,7 +1,7 @@
 """The settings of a run: the same recipe at three sizes.
 
 ``cpu``    two cores, in the background for as many hours as there are.
-``gpu``    one H100-class GPU, the same shape, 25 minutes in calls of at most 9.
+``gpu``    one H100-class GPU, the same shape, half an hour in calls of at most 9.
 ``smoke``  seconds a stage, to try every line of the code on a CPU.
 """
 
