@@ -75,10 +75,8 @@ pub fn read(path: &Path) -> Result<Given> {
         }
     }
     for name in file.names() {
-        let draw = name.strip_prefix("gumbel.").and_then(|draw| draw.parse().ok());
-        if let Some((draw, noise)) = draw.zip(f32s(name)?.filter(|_| draw.is_some())) {
-            given.gumbel.insert(draw, noise);
-        }
+        let Some(draw) = name.strip_prefix("gumbel.").and_then(|draw| draw.parse().ok()) else { continue };
+        given.gumbel.extend(f32s(name)?.map(|noise| (draw, noise)));
     }
     if given.noise.is_none() && given.tokens.is_empty() && given.gumbel.is_empty() {
         return Err(wrong("lacks the tensor `noise`".to_owned()));
