@@ -14,7 +14,7 @@ from common import clean, generator, randn, randomise, save_case, save_json, sav
 from diffusers_runs import LATENT_CHANNELS, MAX_TEXT_TOKENS, STABLE_DIFFUSION, clip_text, kl, record, unet
 
 N, TOKENS = 2, 6
-TWO_LEVELS = dict(block_out_channels=(4, 8), norm_num_groups=4, cross_attention_dim=16)
+TWO_LEVELS = dict(block_out_channels=(8, 8), norm_num_groups=4, cross_attention_dim=16)
 MOTION_BLOCKS = dict(
     down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
     up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
