@@ -1,6 +1,6 @@
 //! Animations in JavaScript: a picture that is set in motion, and files.
 
-use js_sys::{Array, Function, Object, Promise, Uint8Array};
+use js_sys::{Function, Object, Promise, Uint8Array};
 use serde::Deserialize;
 use wasm_bindgen::{JsCast, prelude::*};
 use wasm_bindgen_futures::JsFuture;
@@ -81,8 +81,8 @@ pub async fn encode_animation(animation: JsValue, save: JsValue, still: Option<F
 
 async fn lossy(still: &Function, image: &Image, quality: f32) -> Result<Vec<u8>> {
     let failed = |error: JsValue| Error::bad_input(format!("the encoder of still pictures failed: {error:?}"));
-    let arguments = Array::of2(&image_to_js(image)?, &JsValue::from_f64(f64::from(quality)));
-    let answer = still.apply(&JsValue::NULL, &arguments).map_err(failed)?;
+    let picture = image_to_js(image)?;
+    let answer = still.call2(&JsValue::NULL, &picture, &JsValue::from_f64(f64::from(quality))).map_err(failed)?;
     let bytes = JsFuture::from(Promise::resolve(&answer)).await.map_err(failed)?;
     Ok(bytes.dyn_into::<Uint8Array>().map_err(failed)?.to_vec())
 }
