@@ -85,7 +85,11 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     let frames = if moved.is_some() { 1 } else { motion::frames(model, request)? };
     let frame_ms = match request.fps {
         Some(fps) if frames > 1 || moved.is_some() => animation::frame_ms(fps)?,
-        Some(_) => return Err(Error::bad_input("frames a second are of an animation; give a number of frames or a motion, too")),
+        Some(_) => {
+            return Err(Error::bad_input(
+                "frames a second are of an animation; give a number of frames or a motion, too",
+            ));
+        }
         None => info.frame_ms,
     };
     if frames > 1 && way != Way::Diffusion {

@@ -16,8 +16,8 @@ use wasm_bindgen_futures::JsFuture;
 use crate::{
     Error, Result,
     pipeline::{
-        Event, MOTION, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, Stage, Way, memory_needs,
-        required_params, ways,
+        Event, MOTION, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, Stage, Way,
+        memory_needs, required_params, ways,
     },
     values::{Animation, Image, read},
     weights::{

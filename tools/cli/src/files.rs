@@ -232,7 +232,8 @@ impl Folder {
     pub fn add(&mut self, component: &str, library: &str, given: &Path) -> Result<()> {
         self.read_component(component, &locate::folder(given)?)?;
         let config = &self.files.configs[component];
-        let class = if component == AUTOREGRESSIVE { &config["architectures"][0] } else { &config["_class_name"] }.clone();
+        let class =
+            if component == AUTOREGRESSIVE { &config["architectures"][0] } else { &config["_class_name"] }.clone();
         self.files.model_index[component] = json!([library, class]);
         Ok(())
     }
