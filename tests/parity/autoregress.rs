@@ -5,7 +5,9 @@ use inkbloom::{
     Code, Error,
     autoencoder::codebook::{Codebook, CodebookConfig},
     autoregress::{Asked, Autoregressive, AutoregressiveConfig, Logits, Run, sample::Sampling},
-    pipeline::{CODEBOOK, Event, Generated, Pipeline, Request, Search, Stage, Way},
+    pipeline::{
+        CODEBOOK, Event, Generated, MemoryBudget, MemoryPlan, Pipeline, Request, Search, Stage, Way, memory_needs,
+    },
     values::{ImageTokens, TextEmbedding, read},
     weights::{Config, Tensors},
 };
@@ -326,6 +328,21 @@ fn what_cannot_be_drawn_as_codes_is_refused_in_words() {
     assert_eq!(model.info().ways, Way::ALL);
 
     let (mut files, weights) = load_model(&fixture("pipeline/tokens_tiny"));
+    let needs = memory_needs(&files).unwrap();
+    let budget = |room| MemoryBudget { bytes: needs.text + needs.other + room, ..Default::default() };
+    let model = model.with_memory(MemoryPlan::new(&needs, budget(300_000)));
+    model.plan(&some(&beams(2))).unwrap();
+    let many = some(&|r| {
+        beams(2)(r);
+        r.candidates = Some(500);
+    });
+    refused(&model, &many, "to draw 500 pictures as codes side by side takes about");
+    // Without beams they are drawn in turns.
+    let turns = model.plan(&Request { search: None, beams: None, ..many }).unwrap();
+    assert!((1..16).contains(&turns.codes.unwrap().side_by_side));
+    let model = model.with_memory(MemoryPlan::new(&needs, budget(0)));
+    refused(&model, &request, "leave the way of drawing out");
+
     files.configs.get_mut(CODEBOOK).unwrap()["grids"] = serde_json::json!([2, 8]);
     let error = Pipeline::load(&files, &weights).err().unwrap();
     assert!(error.message.contains("this model's tokenizer was made for the grids [2, 8]"), "{error}");
