@@ -84,7 +84,8 @@ def begin(model: InkbloomAutoregressive, codebook: InkbloomCodebook) -> None:
     width, table = model.config.hidden_size, model.model.embed_tokens.weight
     places = [get_2d_sincos_pos_embed(width, side, base_size=model.config.grids[-1], output_type="pt").float() for side in model.config.grids]
     with torch.no_grad():
-        for rows, values in zip(table.split([*model.config.codes, model.places]), [codebook.embedding.weight, codebook.residual.weight, torch.cat(places)], strict=True):
+        parts = table.split([*model.config.codes, model.places])
+        for rows, values in zip(parts, [codebook.embedding.weight, codebook.residual.weight, torch.cat(places)], strict=True):
             spread = values if values.shape[1] == width else values @ torch.randn(values.shape[1], width) / values.shape[1] ** 0.5
             rows.add_(0.05 * spread)
 
@@ -136,7 +137,8 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
     coarse, places = model.coarse, model.places
     checks = {name: _check(data, latents, encoder, codes, splits) for name, splits in (("seen", (TRAIN,)), ("held", (HELD_PAIR, HELD_CONCEPT)))}
     if worker.leads and checks["held"] is not None:
-        worker.log(f"a mixture of neighbours needs {_floors(codes[samples.indices], checks['held']['codes'], codebook.config.grids[: 1 + bool(settings.fine_share)])} bits a place of the held-out pictures")
+        floors = _floors(codes[samples.indices], checks["held"]["codes"], codebook.config.grids[: 1 + bool(settings.fine_share)])
+        worker.log(f"a mixture of neighbours needs {floors} bits a place of the held-out pictures")
 
     def make_batch(rng: np.random.Generator, count: int) -> dict:
         last = places if rng.random() < settings.fine_share else coarse
@@ -153,7 +155,8 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
             if batch is not None:
                 with worker.autocast():
                     entropy = sum(objective.entropies(**batch, last=last)) / np.log(2)
-                bits |= {f"{name}_{grid}_bits": round(part.mean().item(), 3) for grid, part in (("coarse", entropy[:, :coarse]), ("fine", entropy[:, coarse:])) if part.numel()}
+                parts = {"coarse": entropy[:, :coarse], "fine": entropy[:, coarse:]}
+                bits |= {f"{name}_{grid}_bits": round(part.mean().item(), 3) for grid, part in parts.items() if part.numel()}
         return bits
 
     return training.train(

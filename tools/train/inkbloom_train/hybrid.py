@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from diffusers import PixArtTransformer2DModel
 from torch import nn
 
-from inkbloom_train import flow, training, transformer, vq
+from inkbloom_train import training, transformer, vq
 from inkbloom_train import latents as latents_stage
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker

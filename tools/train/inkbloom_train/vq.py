@@ -17,9 +17,10 @@ from inkbloom_train import pretrained, vae
 from inkbloom_train.data import augment
 from inkbloom_train.data.dataset import TRAIN, DataSet
 from inkbloom_train.distributed import Worker
+from inkbloom_train.errors import TrainError
 from inkbloom_train.latents import Latents
 from inkbloom_train.pictures import over, psnr, to_model
-from inkbloom_train.presets import Preset, VqSettings
+from inkbloom_train.presets import Preset
 from inkbloom_train.tokens_model import InkbloomCodebook, nearest
 from inkbloom_train.workspace import Workspace
 
