@@ -204,7 +204,7 @@ make_bundles() {
   export INKBLOOM_TEST_BUNDLES="$CACHE/test-bundles"
   local bundles="$INKBLOOM_TEST_BUNDLES"
   rm -rf "$bundles"
-  for case in sticker_tiny sticker_straight sticker_kl_wide sticker_inpaint sd15_preview sd3_without_t5 flux_true_guidance; do
+  for case in sticker_tiny sticker_straight sticker_kl_wide sticker_inpaint sd15_preview sd3_without_t5 flux_true_guidance animatediff_euler; do
     inkbloom convert --from "tests/fixtures/pipeline/$case" --to "$bundles/$case" --dtype f32 >/dev/null 2>&1
   done
   # What the browser must draw from the same seed.
