@@ -8,6 +8,7 @@ of the clip's frames, which are straight lines through each window as PeRFlow's 
 """
 
 import json
+import os
 import random
 import shutil
 from collections import Counter
@@ -21,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from inkbloom_train import flow, generate, latents, motion_model, pretrained, training, transformer
+from inkbloom_train import flow, generate, latents, motion_model, pretrained, text, training, transformer
 from inkbloom_train import vae as vae_stage
 from inkbloom_train.data import clips, raster
 from inkbloom_train.data.clips import Clip
@@ -81,7 +82,11 @@ def load_still(preset: Preset, workspace: Workspace, worker: Worker, served: Pat
 def encode(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, still: Still) -> None:
     """Draws and encodes the clips that are not there yet, as ``clips/NNN.safetensors`` (f16 [N, F, C, h, w]) with ``NNN.json``."""
     settings, folder = preset.motion, workspace.stage(DISTILLING) / "clips"
-    key = {"encoder": latents.fingerprint(still.vae), "frames": settings.frames, "emoji": settings.emoji, "icons": settings.icons, "stills": settings.stills}
+    counts: dict[str, int | None] = {"emoji": settings.emoji, "icons": settings.icons, "stills": settings.stills}
+    if text.OVERRIDE in os.environ:
+        counts |= {"emoji": 0, "icons": 0}
+        worker.log("a pack has no animated pictures: learning from moved stills alone")
+    key = {"encoder": latents.fingerprint(still.vae), "frames": settings.frames, **counts}
     if (folder / "key.json").exists() and json.loads((folder / "key.json").read_text()) != key:
         worker.log("the clips are of another encoder or choice: encoding them again")
         shutil.rmtree(folder)
@@ -90,7 +95,7 @@ def encode(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, 
     if (folder / "done").exists():
         return
     failures: Counter = Counter()
-    found = clips.collect(workspace.packages, data, {name: getattr(settings, name) for name in ("emoji", "icons", "stills")}, failures)
+    found = clips.collect(workspace.packages, data, counts, failures)
     for number, start in enumerate(range(0, len(found), _PIECE)):
         path = folder / f"{number:03d}.safetensors"
         if path.exists():

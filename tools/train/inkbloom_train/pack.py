@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from transformers import AutoTokenizer
 
 from inkbloom_train import dit, evaluate, text
-from inkbloom_train.data import captions, colours
+from inkbloom_train.data import captions, clips, colours
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
 from inkbloom_train.presets import Preset
@@ -46,7 +46,7 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
 
 def used_tokens(data: DataSet, folder: Path) -> list[int]:
     """Every token that a caption or an evaluation prompt can contain."""
-    parts = {"", captions.TEMPLATE_WORDS, *colours.NAMES, *evaluate.GRID, *dit.SHEET}
+    parts = {"", captions.TEMPLATE_WORDS, *clips.MOTIONS, *colours.NAMES, *evaluate.GRID, *dit.SHEET}
     parts.update(phrase for info in data.styles.values() for phrase in info.phrases)
     for row in data.rows:
         parts.update([row.concept, *row.names, *map(captions.plural, row.names), *row.keywords])

@@ -18,7 +18,7 @@ from inkbloom_train.motion_model import MotionVelocity
 from inkbloom_train.transformer import Velocity
 from inkbloom_train.workspace import Workspace
 
-FIXTURE = Path(__file__).parents[3] / "tests" / "fixtures" / "denoise" / "pixart_motion"
+FIXTURE = Path(__file__).parents[3] / "tests" / "fixtures" / "denoise" / "motion_pixart"
 SQUARE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="2" height="2" x="1" y="3">{}</rect></svg>'
 
 
