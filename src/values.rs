@@ -30,10 +30,20 @@ impl TextEmbedding {
     /// The last prompt of a batch alone: the positive one.
     pub fn last(&self) -> Self {
         let [n, _, _] = self.hidden.dims();
+        self.row(n - 1)
+    }
+
+    /// Each prompt of a batch alone.
+    pub fn rows(&self) -> Vec<Self> {
+        let [n, _, _] = self.hidden.dims();
+        (0..n).map(|i| self.row(i)).collect()
+    }
+
+    fn row(&self, i: usize) -> Self {
         Self {
-            hidden: self.hidden.clone().narrow(0, n - 1, 1),
-            attention_mask: self.attention_mask.clone().map(|mask| mask.narrow(0, n - 1, 1)),
-            pooled: self.pooled.clone().map(|pooled| pooled.narrow(0, n - 1, 1)),
+            hidden: self.hidden.clone().narrow(0, i, 1),
+            attention_mask: self.attention_mask.clone().map(|mask| mask.narrow(0, i, 1)),
+            pooled: self.pooled.clone().map(|pooled| pooled.narrow(0, i, 1)),
         }
     }
 }

@@ -34,6 +34,10 @@ export interface EngineInfo {
   repaints_only: boolean;
   /** Whether it has a scorer, which chooses among candidates; fetched when candidates are first asked for. */
   chooses: boolean;
+  /** Whether it denoises the frames of an animation together; what it needs for that is fetched when frames are first asked for. */
+  animates: boolean;
+  /** How many frames an animation of it has where nobody says. */
+  default_frames: number;
   /** How the device keeps matrices and kernels; all arithmetic is f32. */
   weights: 'f32' | 'f16';
   /** Whether the text encoders leave the device after each prompt. */

@@ -48,6 +48,8 @@ export { Animation, InkbloomError, describeProgress };
  * @property {string} license
  * @property {string} attribution
  * @property {boolean} chooses whether it has a scorer to choose among `candidates` with
+ * @property {boolean} animates whether it draws animations of several `frames`
+ * @property {number} defaultFrames how many frames suit it, where it does
  * @property {boolean} repaintsOnly whether it needs `init` and `mask`, as inpainting models do
  * @property {'f32' | 'f16'} weights how the device keeps matrices and kernels; all arithmetic is f32
  * @property {boolean} releasesText whether the text encoder is loaded for each prompt and given away after it, to save memory
@@ -135,7 +137,7 @@ export class Inkbloom {
 
   /** @returns {ModelInfo} */
   get info() {
-    const { default_steps, default_guidance, max_text_tokens, releases_text, repaints_only, copies: _, ...rest } = this.#engine.loaded.info;
+    const { default_steps, default_guidance, max_text_tokens, releases_text, repaints_only, default_frames, copies: _, ...rest } = this.#engine.loaded.info;
     return {
       ...rest,
       defaultSteps: default_steps,
@@ -143,6 +145,7 @@ export class Inkbloom {
       maxTextTokens: max_text_tokens,
       releasesText: releases_text,
       repaintsOnly: repaints_only,
+      defaultFrames: default_frames,
     };
   }
 

@@ -1,5 +1,7 @@
 //! Classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
 
+use burn::tensor::Tensor;
+
 use super::{Condition, Denoiser, Prepared};
 use crate::{Result, values::Latent};
 
@@ -41,7 +43,8 @@ impl std::str::FromStr for SkipLayers {
 /// A network in a run whose predictions are guided: `v_neg + g (v_pos - v_neg)`.
 pub struct Guidance<'a> {
     scale: f32,
-    network: Prepared<'a>,
+    /// One for all prompts, or one for each where they take turns.
+    networks: Vec<Prepared<'a>>,
     /// 2 with a negative prompt, or 1.
     prompts: usize,
     skip: Option<Skip<'a>>,
@@ -57,8 +60,8 @@ struct Skip<'a> {
 
 impl<'a> Guidance<'a> {
     /// `condition.text` holds the negative prompt's embedding and the positive's (`N` = 2), or the positive's
-    /// alone (`N` = 1), which is then not guided. `skip` guides by skipped layers, too, in a run of so many steps. The
-    /// rest is as [`Denoiser::prepare`] has it.
+    /// alone (`N` = 1), which is then not guided. With `turns` they go through one after the other, in half the memory.
+    /// `skip` guides by skipped layers, too, in a run of so many steps. The rest is as [`Denoiser::prepare`] has it.
     ///
     /// # Errors
     /// Those of the denoiser.
@@ -66,6 +69,7 @@ impl<'a> Guidance<'a> {
         denoiser: &'a dyn Denoiser,
         condition: &Condition,
         scale: f32,
+        turns: bool,
         skip: Option<(&SkipLayers, usize)>,
         timesteps: &[f32],
         latent: [usize; 2],
@@ -76,21 +80,25 @@ impl<'a> Guidance<'a> {
                 Condition { text: condition.text.last(), skip_layers: skip.layers.clone(), ..condition.clone() };
             Ok(Skip { network: denoiser.prepare(&without, timesteps, latent)?, layers: skip.clone(), steps })
         });
-        let network = denoiser.prepare(condition, timesteps, latent)?;
-        Ok(Self { scale, network, prompts, skip: skip.transpose()? })
+        let texts = if turns { condition.text.rows() } else { vec![condition.text.clone()] };
+        let networks =
+            texts.into_iter().map(|text| denoiser.prepare(&Condition { text, ..condition.clone() }, timesteps, latent));
+        Ok(Self { scale, networks: networks.collect::<Result<_>>()?, prompts, skip: skip.transpose()? })
     }
 
-    /// The guided prediction for one picture, `[1, C, H, W]` in and out, at a step, from 0; both prompts go through in
-    /// one batch.
+    /// The guided prediction for one picture, `[frames, C, H, W]` in and out, at a step, from 0.
     ///
     /// # Errors
     /// Those of the denoiser.
     pub fn predict(&self, x_t: Latent, step: usize) -> Result<Latent> {
+        let [frames, _, _, _] = x_t.dims();
+        let together = self.prompts / self.networks.len();
+        let outputs = self.networks.iter().map(|network| network(x_t.clone().repeat_dim(0, together), step));
+        let output = Tensor::cat(outputs.collect::<Result<_>>()?, 0);
         if self.prompts == 1 {
-            return (self.network)(x_t, step);
+            return Ok(output);
         }
-        let output = (self.network)(x_t.clone().repeat_dim(0, self.prompts), step)?;
-        let (negative, positive) = (output.clone().narrow(0, 0, 1), output.narrow(0, 1, 1));
+        let (negative, positive) = (output.clone().narrow(0, 0, frames), output.narrow(0, frames, frames));
         let guided = negative.clone() + (positive.clone() - negative) * self.scale;
         let acts = |skip: &&Skip| skip.layers.acts(step, skip.steps);
         let Some(skip) = self.skip.as_ref().filter(acts) else { return Ok(guided) };

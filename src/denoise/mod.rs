@@ -3,6 +3,7 @@
 mod denoiser;
 pub mod dit;
 mod guidance;
+mod motion;
 pub mod noise;
 mod run;
 pub mod schedule;
@@ -10,4 +11,5 @@ pub mod unet;
 
 pub use denoiser::{Condition, Denoiser, Prepared};
 pub use guidance::{Guidance, SkipLayers};
+pub use motion::{Frames, MotionConfig, MotionModule, MotionModules};
 pub use run::{Blend, Denoising, FreshNoise, StepOutcome};

@@ -18,7 +18,7 @@ pub struct FreshNoise {
 
 /// Keeps what is not to be drawn anew: after each step, `x_t` is that of the known latent where the mask is 0.
 pub struct Blend {
-    /// `[1, 1, H, W]`, 1 where the picture is drawn anew.
+    /// `[1, 1, H, W]`, for every frame: 1 where the picture is drawn anew.
     pub mask: Tensor<4>,
     pub known: Latent,
     pub noise: Latent,
@@ -55,7 +55,7 @@ pub struct StepOutcome {
 }
 
 impl<'a> Denoising<'a> {
-    /// Starts from `x_t`, `[1, C, H, W]`, in the noise of the schedule's first step. `extra` `[1, C', H, W]` is joined to
+    /// Starts from `x_t`, `[frames, C, H, W]`, in the noise of the schedule's first step. `extra`, as many rows of `C'` channels, is joined to
     /// it along the channels for the network to see: mask and masked picture of those that inpaint.
     pub fn new(
         guidance: &'a Guidance<'a>,

@@ -203,10 +203,12 @@ impl CrossAttention {
         KeysValues { key, value, bias }
     }
 
-    /// `x` is `[N, Tq, dim]`.
+    /// `x` is `[N * frames, Tq, dim]`: the frames of an animation all look at the same.
     pub fn forward(&self, x: Tensor<3>, KeysValues { key, value, bias }: &KeysValues) -> Tensor<3> {
-        let [query] = by_head(self.to_q.forward(x), self.heads);
-        self.to_out.forward(attend(query, key.clone(), value.clone(), bias.clone(), None))
+        let ([rows, tq, dim], [n, ..]) = (x.dims(), key.dims());
+        let x = self.to_q.forward(x.reshape([n, rows / n * tq, dim]));
+        let [query] = by_head(x, self.heads);
+        self.to_out.forward(attend(query, key.clone(), value.clone(), bias.clone(), None)).reshape([rows, tq, dim])
     }
 }
 

@@ -140,15 +140,21 @@ fn scaled_place(i: usize, size: usize, base_size: usize) -> f32 {
 }
 
 /// The `dim` features of one position.
-fn sincos_at(dim: usize, [x, y]: [f32; 2]) -> Vec<f32> {
-    let quarter = dim / 4;
-    let omega = |i: usize| 10000f64.powf(-(i as f64) / (dim as f64 / 4.0));
-    let mut features = Vec::with_capacity(dim);
-    for place in [x, y].map(f64::from) {
-        features.extend((0..quarter).map(|i| (place * omega(i)).sin() as f32));
-        features.extend((0..quarter).map(|i| (place * omega(i)).cos() as f32));
-    }
-    features
+fn sincos_at(dim: usize, position: [f32; 2]) -> Vec<f32> {
+    position.into_iter().flat_map(|place| sincos_along(dim / 2, place)).collect()
+}
+
+/// The `dim` features of a place along a line, sines first.
+fn sincos_along(dim: usize, place: f32) -> impl Iterator<Item = f32> {
+    let angle = move |i: usize| f64::from(place) * 10000f64.powf(-(i as f64) / (dim as f64 / 2.0));
+    (0..dim / 2).map(move |i| angle(i).sin() as f32).chain((0..dim / 2).map(move |i| angle(i).cos() as f32))
+}
+
+/// One-dimensional sine-cosine positions from 0, `[length, dim]`, each as sines then cosines (diffusers
+/// `get_1d_sincos_pos_embed_from_grid`).
+pub fn sincos_1d(dim: usize, length: usize, device: &Device) -> Tensor<2> {
+    let features: Vec<f32> = (0..length).flat_map(|i| sincos_along(dim, i as f32)).collect();
+    Tensor::from_data(TensorData::new(features, [length, dim]), device)
 }
 
 /// Positions on a square grid, of which every picture takes the middle (diffusers `PatchEmbed` with

@@ -16,7 +16,7 @@ pub use attention::{
 };
 pub use conv::{Conv2d, resize_nearest, upsample_nearest_2x};
 pub use embedding::{
-    Embedding, PositionTable, TimestepEmbedding, sincos_2d, timestep_embedding, timestep_embedding_with,
+    Embedding, PositionTable, TimestepEmbedding, sincos_1d, sincos_2d, timestep_embedding, timestep_embedding_with,
 };
 pub use linear::{FeedForward, LIVE_WIDTHS, Linear};
 pub use norm::{AdaLayerNormContinuous, GroupNorm, LayerNorm, Modulation, RmsNorm, modulate};

@@ -40,14 +40,15 @@ pub enum Event<'a> {
         score: f32,
         picture: &'a Image,
     },
-    /// Of a picture that is given back: the autoencoder's output, `[1, C, H, W]`, before rounding to bytes.
+    /// Of each frame of a picture that is given back, and a still has one: the autoencoder's output, `[1, C, H, W]`, before rounding to bytes.
     Decoded {
         image: usize,
+        frame: usize,
         pixels: &'a PixelTensor,
     },
 }
 
-/// A cheap look at what the model would draw if it stopped here; costs nothing until asked for.
+/// A cheap look at what the model would draw if it stopped here, of an animation at its first frame; costs nothing until asked for.
 pub struct Preview<'a> {
     pub(super) x_0: Latent,
     pub(super) decoder: &'a Autoencoder,

@@ -84,6 +84,11 @@ impl MemoryPlan {
         }
     }
 
+    /// How many bytes are wanting to hold so many on top of the weights.
+    pub fn wants(&self, bytes: u64) -> u64 {
+        bytes.saturating_sub(self.budget.bytes.saturating_sub(self.resident))
+    }
+
     /// The tile in which a latent of `h` x `w` positions is decoded; `None` where it fits in one piece. `map` is what
     /// [`AutoencoderShape::map_per_position`](crate::autoencoder::AutoencoderShape) says.
     pub fn tile(&self, map: usize, h: usize, w: usize) -> Option<usize> {

@@ -5,6 +5,7 @@
 //! family/                             what sets pipelines apart, a page each
 //! text, memory                        the text stage; a memory plan from numbers alone
 //! model                               what is loaded, and what it needs
+//! motion                              what an animation has beside a still
 //! start, text_to_image, ...           where a run begins
 //! plan                                a request checked against a model
 //! diffusion                           the ways of drawing, a file each
@@ -18,6 +19,7 @@ mod image_to_image;
 mod inpaint;
 mod memory;
 mod model;
+mod motion;
 mod plan;
 mod request;
 mod start;
@@ -27,7 +29,7 @@ mod text_to_image;
 pub use event::{Event, Preview};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
 use model::Model;
-pub use model::{OPTIONAL, PREVIEW, SCORER, memory_needs, required_params};
+pub use model::{MOTION, OPTIONAL, PREVIEW, SCORER, memory_needs, required_params};
 pub use request::{Generated, Info, Keep, Plan, Request};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};

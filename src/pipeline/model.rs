@@ -12,7 +12,10 @@ use super::{
 use crate::{
     Error, Result,
     autoencoder::{Autoencoder, AutoencoderShape},
-    denoise::schedule::{self, Host, Scheduler},
+    denoise::{
+        MotionConfig,
+        schedule::{self, Host, Scheduler},
+    },
     pixels::Alpha,
     score::Scorer,
     weights::{ModelFiles, ParamShape, Tensors, config::Notes, list_params},
@@ -33,6 +36,8 @@ pub struct Model {
     /// A small decoder of the same latents (TAESD), for previews.
     preview: Option<Autoencoder>,
     scorer: Option<Scorer>,
+    /// The share of the noise's variance that the frames of an animation have in common.
+    pub shared_noise: f64,
     pub memory: MemoryPlan,
     pub info: Info,
     pub device: Device,
@@ -42,8 +47,14 @@ pub struct Model {
 pub const PREVIEW: &str = "preview_vae";
 /// The optional component that chooses among candidates.
 pub const SCORER: &str = "scorer";
+/// The optional component that makes animations of stills.
+pub const MOTION: &str = "motion_adapter";
 /// The components that a model draws without, and that a bundle marks as optional.
-pub const OPTIONAL: [&str; 2] = [PREVIEW, SCORER];
+pub const OPTIONAL: [&str; 3] = [PREVIEW, SCORER, MOTION];
+/// How long a frame is shown where the model does not say, in milliseconds: as diffusers' examples of AnimateDiff have it.
+const FRAME_MS: usize = 125;
+/// How many frames a motion adapter makes where nothing says.
+const FRAMES: usize = 16;
 
 /// Names and shapes of every tensor that the model in `files` takes: `component/key`.
 ///
@@ -69,11 +80,12 @@ pub fn memory_needs(files: &ModelFiles) -> Result<MemoryNeeds> {
     let [width, height] = model.info.sizes[0];
     let [_, h, w] = model.latent_shape(width, height);
     let prompts = if model.guides(model.info.default_guidance, None).is_some() { 2 } else { 1 };
+    let frames = if model.family.animates() { model.info.default_frames } else { 1 };
     let map = model.autoencoder.shape().map_per_position;
     Ok(MemoryNeeds {
         text: bytes(true),
         other: bytes(false),
-        denoising: model.network.denoiser.live_values(prompts, h, w) * F32_BYTES,
+        denoising: model.network.denoiser.live_values(prompts * frames, h, w) * F32_BYTES,
         decoding: decoding(map, h, w),
         decoding_tile: decoding(map, h.min(MIN_TILE), w.min(MIN_TILE)),
     })
@@ -94,9 +106,13 @@ impl Model {
         let autoencoder = Autoencoder::load(tensors, files, "vae")?;
         let shape = autoencoder.shape();
         let preview = files.configs.contains_key(PREVIEW).then(|| load_preview(files, tensors, shape)).transpose()?;
-        let network = family.network(files, tensors)?;
+        let mut network = family.network(files, tensors)?;
         let text = TextStage::load(files, tensors, family, max_text_tokens)?;
         let scorer = files.configs.contains_key(SCORER).then(|| Scorer::load(tensors, files, SCORER)).transpose()?;
+        // A `UNetMotionModel` holds its own already.
+        if files.configs.contains_key(MOTION) && network.denoiser.frames().is_none() {
+            add_motion(&mut network, files, tensors)?;
+        }
         let latent = shape.latent_channels;
         let repainting = 2 * latent + family.told_mask().channels(shape.factor);
         if ![latent, repainting].contains(&network.in_channels) {
@@ -129,8 +145,14 @@ impl Model {
             default_steps: index.count("default_steps", defaults.steps)?,
             default_guidance: index.f64("default_guidance", defaults.guidance)? as f32,
             sizes,
+            default_frames: index.count("default_frames", defaults.frames.max(FRAMES))?,
+            frame_ms: index.count("frame_ms", FRAME_MS)? as u32,
             styles: index.opt_strs("styles")?.unwrap_or_default().into_iter().map(str::to_owned).collect(),
         };
+        let shared_noise = index.f64("shared_noise", 0.0)?;
+        if !(0.0..=1.0).contains(&shared_noise) {
+            return Err(index.wrong("shared_noise", "it must be a share of the variance, from 0 to 1"));
+        }
         let scheduler_class = files.class("scheduler")?.to_owned();
         let scheduler_config = files.config("scheduler")?.value();
         let repairs = family.scheduler_repairs(family::pipeline_class(&index)?);
@@ -154,6 +176,7 @@ impl Model {
             autoencoder,
             preview,
             scorer,
+            shared_noise,
             memory: MemoryPlan::default(),
             info,
             device: tensors.device().clone(),
@@ -177,6 +200,7 @@ impl Model {
         match component {
             PREVIEW => self.preview = Some(load_preview(files, tensors, self.autoencoder.shape())?),
             SCORER => self.scorer = Some(Scorer::load(tensors, files, SCORER)?),
+            MOTION => add_motion(&mut self.network, files, tensors)?,
             other => return Err(Error::bad_model(format!("`{other}` is no optional component"))),
         }
         Ok(())
@@ -187,6 +211,7 @@ impl Model {
         match component {
             PREVIEW => self.preview.is_some(),
             SCORER => self.scorer.is_some(),
+            MOTION => self.network.denoiser.frames().is_some(),
             _ => false,
         }
     }
@@ -272,6 +297,15 @@ impl Model {
         }?;
         Ok((scheduler, notes.list()))
     }
+}
+
+/// Puts the modules of the motion adapter into a network.
+fn add_motion(network: &mut Network, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
+    if files.class(MOTION)? != "MotionAdapter" {
+        return Err(files.unknown_class(MOTION, "MotionAdapter"));
+    }
+    let config = MotionConfig::read(&files.config(MOTION)?)?;
+    network.denoiser.add_motion(&tensors.params("motion_adapter/"), &config)
 }
 
 /// The small decoder of the latents of an autoencoder of `shape`.

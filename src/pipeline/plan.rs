@@ -1,8 +1,9 @@
 //! A request checked against a model.
 
 use super::{
-    memory::MIN_TILE,
+    memory::{F32_BYTES, MIN_TILE},
     model::Model,
+    motion,
     request::{Keep, Plan, Request},
 };
 use crate::{
@@ -67,6 +68,9 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     let guides = guides(model, request, guidance, steps, &mut warnings)?;
     let (width, height) = size(model, request, &mut warnings)?;
     let strength = strength(model, request, &mut warnings)?;
+    let frames = motion::frames(model, request)?;
+    let frame_ms = motion::frame_ms(model, request, frames)?;
+    let turns = turns(model, [frames, width, height], guides, &mut warnings);
 
     let (scheduler, notes) = model.scheduler(request.scheduler.as_deref())?;
     warnings.extend(notes);
@@ -94,33 +98,56 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     }
     let tile = tile(model, request, width, height)?;
     let latent: usize = model.latent_shape(width, height).iter().product();
-    let noises = request.noise.iter().chain(&request.step_noise).chain(&request.encode_noise);
-    if let Some(noise) = noises.into_iter().find(|noise| noise.len() != latent) {
+    let noises = request.noise.iter().chain(&request.step_noise).map(|noise| (noise, frames * latent));
+    let encode_noise = request.encode_noise.iter().map(|noise| (noise, latent));
+    if let Some((noise, expected)) = noises.chain(encode_noise).find(|(noise, expected)| noise.len() != *expected) {
+        let what = if frames == 1 { "a picture".to_owned() } else { format!("an animation of {frames} frames") };
         return Err(Error::bad_input(format!(
-            "the noise has {} values; a picture of {width} x {height} starts from {latent}",
+            "the noise has {} values; {what} of {width} x {height} starts from {expected}",
             noise.len()
         )));
     }
-    Ok(Plan { steps, guidance, guides, width, height, count, candidates, tile, strength, schedule, warnings })
+    Ok(Plan {
+        steps,
+        guidance,
+        guides,
+        width,
+        height,
+        count,
+        candidates,
+        frames,
+        frame_ms,
+        turns,
+        tile,
+        strength,
+        schedule,
+        warnings,
+    })
+}
+
+/// Whether the prompts of an animation must be guided one after the other, for lack of memory.
+fn turns(model: &Model, [frames, width, height]: [usize; 3], guides: Option<f32>, warnings: &mut Vec<String>) -> bool {
+    let [_, h, w] = model.latent_shape(width, height);
+    let wants = |rows: usize| model.memory.wants(model.network.denoiser.live_values(rows, h, w) * F32_BYTES);
+    if frames == 1 {
+        return false;
+    }
+    let short = wants(frames);
+    if short > 0 {
+        warnings.push(format!(
+            "{frames} frames of {width} x {height} need about {} MiB more memory than may be taken; drawing may fail, and \
+             fewer frames need less",
+            short.div_ceil(1 << 20)
+        ));
+    }
+    guides.is_some() && wants(2 * frames) > 0
 }
 
 /// The motion of the finished picture, its frames, and how long each is shown, in milliseconds.
 pub fn pace(request: &Request) -> Result<Option<(Motion, usize, u32)>> {
-    if let Some(motion) = request.motion {
-        let (frames, frame_ms) = animation::pace(request.frames, request.fps)?;
-        return Ok(Some((motion, frames, frame_ms)));
-    }
-    if request.frames == Some(0) {
-        return Err(Error::bad_input("0 frames show nothing; give 1 for a still, or more for an animation"));
-    }
-    let asked = [("frames", request.frames.is_some_and(|frames| frames > 1)), ("fps", request.fps.is_some())];
-    if let Some((name, _)) = asked.into_iter().find(|(_, asked)| *asked) {
-        let motions = Motion::ALL.map(|(name, _)| name).join(", ");
-        return Err(Error::bad_input(format!(
-            "this model draws single pictures, so {name} needs a motion that moves the finished one; give one of {motions}"
-        )));
-    }
-    Ok(None)
+    let Some(motion) = request.motion else { return Ok(None) };
+    let (frames, frame_ms) = animation::pace(request.frames, request.fps)?;
+    Ok(Some((motion, frames, frame_ms)))
 }
 
 /// How many pictures are drawn to choose `count` from.

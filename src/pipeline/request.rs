@@ -23,6 +23,10 @@ pub struct Info {
     /// (width, height) pairs the model was trained for; the first is the default.
     pub sizes: Vec<[usize; 2]>,
     pub styles: Vec<String>,
+    /// How many frames an animation has where nothing is said, of models that animate; 1 where only stills are drawn.
+    pub default_frames: usize,
+    /// How long each is shown, in milliseconds.
+    pub frame_ms: u32,
 }
 
 /// What to draw. `None` means the model's default.
@@ -139,7 +143,7 @@ pub struct Request {
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]
     pub mask: Option<Image>,
-    /// Unit noise `[C, height / factor, width / factor]` in place of the seed's, for every picture.
+    /// Unit noise `[frames, C, height / factor, width / factor]` in place of the seed's, for every picture.
     #[serde(skip)]
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]
@@ -149,7 +153,7 @@ pub struct Request {
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]
     pub step_noise: Vec<Vec<f32>>,
-    /// The same for encoding `init`.
+    /// The same for encoding `init`, which is one frame.
     #[serde(skip)]
     #[cfg_attr(feature = "cli", arg(skip))]
     #[cfg_attr(test, ts(skip))]
@@ -268,6 +272,12 @@ pub struct Plan {
     pub count: usize,
     /// How many are drawn to choose them from; `None` where nothing chooses.
     pub candidates: Option<usize>,
+    /// How many frames are denoised together; 1 is a still.
+    pub frames: usize,
+    /// How long each is shown, in milliseconds.
+    pub frame_ms: u32,
+    /// Guidance takes its prompts one after the other, for both at once would need more memory than there is.
+    pub turns: bool,
     /// The side of the tiles of decoding, in latent positions.
     pub tile: Option<usize>,
     /// 1 where nothing is started from.

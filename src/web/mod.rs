@@ -14,7 +14,8 @@ use wasm_bindgen_futures::JsFuture;
 use crate::{
     Error, Result,
     pipeline::{
-        Event, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, memory_needs, required_params,
+        Event, MOTION, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, memory_needs,
+        required_params,
     },
     values::{Animation, Image, read},
     weights::{
@@ -88,6 +89,8 @@ impl Loader {
         let (manifest, tensors) = self.inner.finish()?;
         let pipeline = Pipeline::load(&manifest.files, &tensors)?.with_memory(self.memory);
         let info = pipeline.info();
+        let later = |component: &str| self.whole.as_ref().is_some_and(|whole| whole.is_optional(component));
+        let has = |component: &str| pipeline.has_optional(component) || later(component);
         let info = Info {
             name: manifest.name.clone(),
             sizes: info.sizes.clone(),
@@ -99,8 +102,9 @@ impl Loader {
             license: manifest.license.clone(),
             attribution: manifest.attribution.clone(),
             repaints_only: pipeline.repaints_only(),
-            chooses: pipeline.has_optional(SCORER)
-                || self.whole.as_ref().is_some_and(|whole| whole.is_optional(SCORER)),
+            chooses: has(SCORER),
+            animates: has(MOTION),
+            default_frames: info.default_frames,
             weights: self.memory.kept.name(),
             releases_text: self.memory.release_text,
             copies: self.memory.copies,
@@ -133,6 +137,9 @@ struct Wants {
     #[serde(default)]
     preview: bool,
     candidates: Option<f64>,
+    frames: Option<f64>,
+    /// Which moves the finished picture, without the model.
+    motion: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Serialize)]
@@ -148,6 +155,8 @@ struct Info {
     attribution: String,
     repaints_only: bool,
     chooses: bool,
+    animates: bool,
+    default_frames: usize,
     weights: &'static str,
     releases_text: bool,
     copies: u64,
@@ -238,7 +247,8 @@ impl Model {
     pub fn optional_loader(&self, request: JsValue) -> Thrown<Option<Loader>> {
         let wants: Wants = from_js(request)?;
         let Some(whole) = &self.whole else { return Ok(None) };
-        let asked = [(PREVIEW, wants.preview), (SCORER, wants.candidates.is_some())];
+        let moves = wants.motion.is_none() && wants.frames.is_some_and(|frames| frames > 1.0);
+        let asked = [(PREVIEW, wants.preview), (SCORER, wants.candidates.is_some()), (MOTION, moves)];
         let missing = |name: &str| whole.is_optional(name) && !self.pipeline.has_optional(name);
         let wanted: Vec<_> = asked.into_iter().filter(|(name, asked)| *asked && missing(name)).collect();
         let part = || self.part(whole, |component| wanted.iter().any(|(name, _)| *name == component));

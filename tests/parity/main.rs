@@ -6,6 +6,7 @@ mod configs;
 mod default_model;
 mod denoise;
 mod memory;
+mod motion;
 mod overflow;
 mod pipeline;
 mod prompt;

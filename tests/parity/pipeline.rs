@@ -22,7 +22,8 @@ pub fn request(case: &Path, reference: &Values) -> Request {
     let drawn = |name: &str| reference.get(name).map(|(_, values)| values.clone());
     let noise = drawn("noise").unwrap();
     // Where the reference drew nothing for the encoder, it took the mean.
-    let encode_noise = drawn("encode_noise").unwrap_or_else(|| vec![0.0; noise.len()]);
+    let frames = request["frames"].as_u64().map(|frames| frames as usize);
+    let encode_noise = drawn("encode_noise").unwrap_or_else(|| vec![0.0; noise.len() / frames.unwrap_or(1)]);
     let steps = request["steps"].as_u64().unwrap() as usize;
     Request {
         prompt: request["prompt"].as_str().unwrap().to_owned(),
@@ -41,6 +42,7 @@ pub fn request(case: &Path, reference: &Values) -> Request {
         init: request["init"].as_str().map(|name| picture(&case.join(name))),
         mask: request["mask"].as_str().map(|name| picture(&case.join(name))),
         strength: request["strength"].as_f64(),
+        frames,
         eta: request["eta"].as_f64(),
         step_noise: (0..steps).map_while(|i| drawn(&format!("step_noise.{i}"))).collect(),
         encode_noise: Some(encode_noise),
@@ -58,6 +60,8 @@ pub fn picture(path: &Path) -> Image {
 pub fn run(model: &mut Pipeline, request: &Request) -> Dump {
     let mut values = Values::new();
     let mut put = |name: String, numbers: Vec<f32>| values.insert(name, (vec![numbers.len()], numbers));
+    // The frames of the last picture.
+    let mut image = Vec::new();
     let generated = pollster::block_on(model.generate(request, async |event| {
         match event {
             Event::Text { tokens, embedding } => {
@@ -77,13 +81,17 @@ pub fn run(model: &mut Pipeline, request: &Request) -> Dump {
                 put(format!("latent.{step}"), read(x_t.clone()).await?);
             }
             Event::Candidate { .. } => {}
-            Event::Decoded { pixels, .. } => {
-                put("image".into(), read(pixels.clone()).await?);
+            Event::Decoded { frame, pixels, .. } => {
+                if frame == 0 {
+                    image.clear();
+                }
+                image.extend(read(pixels.clone()).await?);
             }
         }
         Ok(())
     }))
     .unwrap();
+    put("image".into(), image);
     Dump { values, generated }
 }
 
@@ -143,6 +151,12 @@ fn stable_diffusion_3_end_to_end_every_intermediate_is_the_references() {
 #[test]
 fn flux_end_to_end_every_intermediate_is_the_references() {
     end_to_end("flux_", 6);
+}
+
+#[test]
+fn animations_end_to_end_every_intermediate_is_the_references() {
+    end_to_end("animatediff_", 3);
+    end_to_end("latte_", 1);
 }
 
 #[test]
@@ -340,6 +354,7 @@ fn every_class_has_the_references_defaults() {
             "FluxFillPipeline" => "flux_fill",
             _ if class.starts_with("Flux") => "flux_guided",
             _ if class.starts_with("PixArt") => "pixart_sigma",
+            "LattePipeline" => "latte_ddim",
             _ => "sd15_text",
         };
         let (mut files, weights) = load_model(&fixture("pipeline").join(case));
@@ -354,6 +369,9 @@ fn every_class_has_the_references_defaults() {
         let info = model.info();
         assert_eq!(info.default_steps as u64, expected["num_inference_steps"].as_u64().unwrap(), "{class}");
         assert_eq!(f64::from(info.default_guidance), expected["guidance_scale"].as_f64().unwrap(), "{class}");
+        if let Some(frames) = expected["num_frames"].as_u64() {
+            assert_eq!(info.default_frames as u64, frames, "{class}");
+        }
         if let Some(most) = expected["max_sequence_length"].as_u64() {
             assert_eq!(info.max_text_tokens as u64, most, "{class}");
         }

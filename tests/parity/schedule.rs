@@ -59,9 +59,9 @@ fn trajectory(
 ) -> Vec<Vec<f32>> {
     let hidden = Tensor::zeros([1, 1, 1], &Device::flex());
     let text = TextEmbedding { hidden, attention_mask: None, pooled: None };
-    let condition = Condition { text, picture: (16, 24), guidance: 1.0, skip_layers: Vec::new() };
+    let condition = Condition { text, picture: (16, 24), guidance: 1.0, frames: 1, skip_layers: Vec::new() };
     let timesteps: Vec<f32> = schedule.steps.iter().map(|step| step.timestep).collect();
-    let guidance = Guidance::new(fake, &condition, 1.0, None, &timesteps, [2, 3]).unwrap();
+    let guidance = Guidance::new(fake, &condition, 1.0, false, None, &timesteps, [2, 3]).unwrap();
     let mut xs = vec![start.clone()];
     let fresh = FreshNoise { seed: 0, given: noise };
     let mut run = Denoising::new(&guidance, schedule, latent(start), None, fresh, blend);

@@ -96,7 +96,9 @@ pub fn load_model(folder: &Path) -> (ModelFiles, Tensors) {
 pub fn load_model_into(folder: &Path, tensors: Tensors) -> (ModelFiles, Tensors) {
     let mut files = ModelFiles { model_index: json(&folder.join("model_index.json")), ..Default::default() };
     let encoders = ["text_encoder", "text_encoder_2", "text_encoder_3"];
-    for component in encoders.into_iter().chain(["transformer", "unet", "vae", "preview_vae", "scheduler"]) {
+    for component in
+        encoders.into_iter().chain(["transformer", "unet", "vae", "preview_vae", "motion_adapter", "scheduler"])
+    {
         let config = folder.join(config_file(component));
         if config.exists() {
             files.configs.insert(component.to_owned(), json(&config));

@@ -342,7 +342,7 @@ def record(
         steps_done += 1
         if preview is not None:
             tensors[f"preview.{steps_done}"] = preview.decode(unpack(x_0) / preview.config.scaling_factor).sample
-        return result.to_tuple()
+        return result if kwargs.get("return_dict", True) else result.to_tuple()
 
     def step_noise(shape, **_):
         return tensors.setdefault(f"step_noise.{steps_done}", randn(gen, *shape))
@@ -362,7 +362,7 @@ def record(
             stack.enter_context(patch.object(sys.modules[module], "randn_tensor", draw, create=True))
         stack.enter_context(patch.object(pipe.scheduler, "step", recorded_step))
         stack.enter_context(denoiser.register_forward_pre_hook(first_input, with_kwargs=True))
-        latent = unpack(pipe(**arguments, output_type="latent").images)
+        latent = unpack(pipe(**arguments, output_type="latent")[0])
     tensors[f"latent.{steps_done}"] = latent
     config = pipe.vae.config
     decoded = pipe.vae.decode(latent / config.scaling_factor + (config.get("shift_factor") or 0)).sample
@@ -416,16 +416,19 @@ CLASSES = (
     "PixArtAlphaPipeline", "PixArtSigmaPipeline",
     "StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline",
     "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxFillPipeline",
+    "AnimateDiffPipeline", "LattePipeline",
 )  # fmt: skip
 
 
 def defaults(path: Path) -> None:
     """What each class assumes where a call says nothing; what a class does not take is null."""
-    names = ("num_inference_steps", "guidance_scale", "max_sequence_length")
+    names = ("num_inference_steps", "guidance_scale", "max_sequence_length", "num_frames")
     table = {}
     for name in CLASSES:
         parameters = inspect.signature(getattr(diffusers, name).__call__).parameters
         table[name] = {key: parameters[key].default if key in parameters else None for key in names}
+        if "video_length" in parameters:
+            table[name]["num_frames"] = parameters["video_length"].default
     save_json(path.with_suffix(".json"), table, indent=2)
 
 

@@ -19,7 +19,7 @@ from transformers.utils import logging  # noqa: E402
 from common import FIXTURES  # noqa: E402
 
 ROOMS = [
-    "prompt", "text", "noise", "denoise", "schedule", "autoencoder", "pipeline", "diffusers_runs", "mmdit", "score", "shapes",
+    "prompt", "text", "noise", "denoise", "schedule", "autoencoder", "pipeline", "diffusers_runs", "mmdit", "motion", "motion_adapter", "score", "shapes",
     "overflow", "pictures",
 ]  # fmt: skip
 

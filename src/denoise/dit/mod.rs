@@ -2,5 +2,6 @@
 
 pub mod flux;
 mod joint;
+pub mod latte;
 pub mod pixart;
 pub mod sd3;

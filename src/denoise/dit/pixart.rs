@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{
     Error, Result,
-    denoise::{Condition, Denoiser, Prepared},
+    denoise::{Condition, Denoiser, Frames, MotionConfig, MotionModule, MotionModules, Prepared},
     layers::{
         Activation, Conv2d, CrossAttention, FeedForward, KeysValues, LIVE_WIDTHS, LayerNorm, Linear, SelfAttention,
         TimestepEmbedding, live_scores, mask_to_bias, sincos_2d, timestep_embedding,
@@ -37,7 +37,7 @@ pub struct PixArtConfig {
     pub interpolation_scale: f32,
     pub use_additional_conditions: bool,
     pub caption_channels: Option<usize>,
-    file: String,
+    pub(super) file: String,
 }
 
 impl PixArtConfig {
@@ -127,9 +127,17 @@ pub struct PixArt {
     table_out: Tensor<3>,
     proj_out: Linear,
     config: PixArtConfig,
+    motion: Option<Motion>,
 }
 
-struct Block {
+/// Motion modules between the blocks.
+struct Motion {
+    /// Each with the number of the block that it follows.
+    modules: Vec<(usize, MotionModule)>,
+    frames: Frames,
+}
+
+pub(super) struct Block {
     norm1: LayerNorm,
     attn1: SelfAttention,
     attn2: Option<CrossAttention>,
@@ -138,7 +146,7 @@ struct Block {
 }
 
 /// A run: what stays the same from step to step, computed.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     model: &'a PixArt,
     /// `[1, h * w, D]`.
     positions: Tensor<3>,
@@ -149,6 +157,8 @@ struct Run<'a> {
     keys_values: Vec<Option<KeysValues>>,
     /// How many timesteps a step has: one for all pictures of the batch, or one for each.
     rows: usize,
+    /// How many prompts there are.
+    prompts: usize,
     /// Height and width in patches.
     grid: [usize; 2],
 }
@@ -183,12 +193,13 @@ impl PixArt {
             size: size.transpose()?,
             adaln,
             caption: caption.transpose()?,
-            tables: with_ones(Tensor::stack(tables, 0), [0.0, 1.0, 0.0, 0.0, 1.0, 0.0], device).unsqueeze_dim(1),
+            tables: block_tables(tables, device),
             blocks,
             norm_out: LayerNorm::plain(params, d, NORM_OUT_EPS),
             table_out: with_ones(params.tensor::<2>("scale_shift_table", [2, d])?.unsqueeze(), [0.0, 1.0], device),
             proj_out: Linear::load(&params.at("proj_out"), d, p * p * config.out_channels)?,
             config,
+            motion: None,
         })
     }
 
@@ -196,9 +207,9 @@ impl PixArt {
         &self.config
     }
 
-    /// One prediction: `x_t` `[N, in_channels, H, W]` at `timesteps` `[N]` (sigma times 1000) under `text`
-    /// gives `[N, out_channels, H, W]`. `picture` is (height, width) in pixels, used by models with
-    /// `use_additional_conditions`.
+    /// One prediction: `x_t` `[N * frames, in_channels, H, W]` at as many `timesteps` (sigma times 1000), or one for all,
+    /// under `N` texts gives `[N * frames, out_channels, H, W]`. `picture` is (height, width) in pixels, used by models
+    /// with `use_additional_conditions`.
     ///
     /// # Errors
     /// `BadInput` where `H` or `W` is not a multiple of the patch; `BadModel` where the text embedding has
@@ -215,7 +226,7 @@ impl PixArt {
     }
 
     /// Prepares steps of `rows` timesteps each for latents of height and width `latent`.
-    fn run(
+    pub(super) fn run(
         &self,
         timesteps: &[f32],
         rows: usize,
@@ -229,7 +240,7 @@ impl PixArt {
                 "the latent is {width} x {height}; the transformer needs multiples of {p}"
             )));
         }
-        let [_, _, text_dim] = text.hidden.dims();
+        let [prompts, _, text_dim] = text.hidden.dims();
         if text_dim != self.config.text_dim() {
             return Err(Error::bad_model(format!(
                 "the text encoder gives vectors of {text_dim}, but {} expects {}",
@@ -266,14 +277,30 @@ impl PixArt {
             modulation_out: self.table_out.clone() + time.unsqueeze_dim(1),
             keys_values: self.blocks.iter().map(|block| block.attn2.as_ref().map(prepare)).collect(),
             rows,
+            prompts,
             grid: [h, w],
         })
     }
 }
 
 impl Run<'_> {
-    /// `[N, in_channels, H, W]` at a step gives `[N, out_channels, H, W]`.
+    /// `[N * frames, in_channels, H, W]` at a step gives `[N * frames, out_channels, H, W]`.
     fn predict(&self, x_t: Latent, step: usize) -> Latent {
+        let frames = x_t.dims()[0] / self.prompts;
+        let motion = self.model.motion.as_ref().filter(|_| frames > 1);
+        self.predict_with(x_t, step, |i, x| {
+            let modules = motion.iter().flat_map(|motion| &motion.modules).filter(|(block, _)| *block == i);
+            modules.fold(x, |x, (_, module)| module.forward_tokens(x, frames))
+        })
+    }
+
+    /// As [`predict`](Self::predict), with something to be done after each block: its number and `[N * frames, T, D]`.
+    pub(super) fn predict_with(
+        &self,
+        x_t: Latent,
+        step: usize,
+        after: impl Fn(usize, Tensor<3>) -> Tensor<3>,
+    ) -> Latent {
         let PixArt { blocks, patch, norm_out, proj_out, tables, config, .. } = self.model;
         let ([n, _, height, width], [h, w]) = (x_t.dims(), self.grid);
         let (d, p, c) = (config.dim(), config.patch_size, config.out_channels);
@@ -283,12 +310,9 @@ impl Run<'_> {
         let x: Tensor<3> = patch.forward(x_t).reshape([n, d, h * w]).swap_dims(1, 2);
         let mut x = x + self.positions.clone();
 
-        // [layers, rows, 6, D]
-        let tables = tables.clone() + of_step(&self.modulation).unsqueeze();
+        let modulated = self.modulate(tables, step);
         for (i, (block, keys_values)) in blocks.iter().zip(&self.keys_values).enumerate() {
-            // [rows, 1, D]
-            let part = |part| tables.clone().narrow(0, i, 1).narrow(2, part, 1).reshape([self.rows, 1, d]);
-            x = block.forward(x, keys_values.as_ref(), std::array::from_fn(part));
+            x = after(i, block.forward(x, keys_values.as_ref(), modulated.of(i)));
         }
 
         let table = of_step(&self.modulation_out);
@@ -297,6 +321,27 @@ impl Run<'_> {
         // [N, h * w, p * p * C] -> [N, h, w, p, p, C] -> [N, C, h, p, w, p] -> [N, C, H, W]
         x.reshape([n, h, w, p, p, c]).permute([0, 5, 1, 3, 2, 4]).reshape([n, c, height, width])
     }
+
+    /// What time makes of `tables` `[layers, 1, 6, D]` at a step.
+    pub(super) fn modulate(&self, tables: &Tensor<4>, step: usize) -> Modulated {
+        Modulated(tables.clone() + self.modulation.clone().narrow(0, step * self.rows, self.rows).unsqueeze())
+    }
+}
+
+/// The tables of all blocks at a step, `[layers, rows, 6, D]`.
+pub(super) struct Modulated(Tensor<4>);
+
+impl Modulated {
+    /// A block's shift, scale and gate of attention, then of the perceptron: `[rows, 1, D]` each.
+    pub(super) fn of(&self, block: usize) -> [Tensor<3>; 6] {
+        let [_, rows, _, d] = self.0.dims();
+        std::array::from_fn(|part| self.0.clone().narrow(0, block, 1).narrow(2, part, 1).reshape([rows, 1, d]))
+    }
+}
+
+/// The `[6, D]` tables of blocks as `[layers, 1, 6, D]`, with the ones of their scales.
+pub(super) fn block_tables(tables: Vec<Tensor<2>>, device: &Device) -> Tensor<4> {
+    with_ones(Tensor::stack(tables, 0), [0.0, 1.0, 0.0, 0.0, 1.0, 0.0], device).unsqueeze_dim(1)
 }
 
 /// Adds `ones` `[P]` to the parts of tables `[L, P, D]`: a scale is 1 and something.
@@ -306,7 +351,7 @@ fn with_ones<const P: usize>(tables: Tensor<3>, ones: [f32; P], device: &Device)
 
 impl Block {
     /// The block and its `[6, D]` table.
-    fn load(params: &Params, config: &PixArtConfig) -> Result<(Self, Tensor<2>)> {
+    pub(super) fn load(params: &Params, config: &PixArtConfig) -> Result<(Self, Tensor<2>)> {
         let d = config.dim();
         let (heads, head_dim, bias) = (config.num_attention_heads, config.attention_head_dim, config.attention_bias);
         let norm = |name: &str| match config.norm_elementwise_affine {
@@ -327,7 +372,7 @@ impl Block {
     }
 
     /// `x` `[N, T, D]` under `[N or 1, 1, D]` shift, scale and gate of attention, then of the perceptron.
-    fn forward(&self, x: Tensor<3>, keys_values: Option<&KeysValues>, table: [Tensor<3>; 6]) -> Tensor<3> {
+    pub(super) fn forward(&self, x: Tensor<3>, keys_values: Option<&KeysValues>, table: [Tensor<3>; 6]) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = table;
         let h = self.norm1.forward(x.clone()) * scale1 + shift1;
         let mut x = x + self.attn1.forward(h, None) * gate1;
@@ -344,6 +389,34 @@ impl Denoiser for PixArt {
     fn prepare<'a>(&'a self, condition: &Condition, timesteps: &[f32], latent: [usize; 2]) -> Result<Prepared<'a>> {
         let run = self.run(timesteps, 1, &condition.text, condition.picture, latent)?;
         Ok(Box::new(move |x_t, step| Ok(run.predict(x_t, step))))
+    }
+
+    fn frames(&self) -> Option<Frames> {
+        self.motion.as_ref().map(|motion| motion.frames)
+    }
+
+    /// The modules, down, middle and up, are spread evenly: of `M` modules over `L` blocks, number `k`, from 0, follows
+    /// block `L (k + 1) / M - 1`.
+    fn add_motion(&mut self, params: &Params, config: &MotionConfig) -> Result<()> {
+        let (d, blocks) = (self.config.dim(), self.blocks.len());
+        if let Some(width) = config.block_out_channels.iter().find(|width| **width != d) {
+            return Err(Error::bad_model(format!(
+                "{}: these motion modules are {width} wide, but the transformer {d}; take the adapter that was made for it",
+                config.file
+            )));
+        }
+        let MotionModules { down, mid, up } = MotionModules::load(params, config)?;
+        let modules: Vec<_> = down.into_iter().chain([mid]).chain(up).flatten().collect();
+        let count = modules.len();
+        if count > blocks {
+            return Err(Error::bad_model(format!(
+                "{}: {count} motion modules do not fit between {blocks} transformer blocks; at most one follows each",
+                config.file
+            )));
+        }
+        let placed = modules.into_iter().enumerate().map(|(k, module)| (blocks * (k + 1) / count - 1, module));
+        self.motion = Some(Motion { modules: placed.collect(), frames: config.frames });
+        Ok(())
     }
 
     fn live_values(&self, n: usize, h: usize, w: usize) -> u64 {

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use super::config::{AttentionConfig, BlockConfig, MidBlockKind, UNetConfig};
 use crate::{
     Result,
+    denoise::MotionModule,
     layers::{
         Conv2d, CrossAttention, FeedForward, GroupNorm, KeysValues, LayerNorm, Linear, ResnetBlock2D, ResnetOptions,
         SelfAttention, resize_nearest,
@@ -26,11 +27,12 @@ pub struct Context<'a> {
     pub text_bias: Option<Tensor<4>>,
 }
 
-/// The rows of [`Context::time`] that belong to a step.
+/// The rows of [`Context::time`] that belong to a step, and how many frames an animation has.
 #[derive(Clone, Copy)]
 pub struct Moment {
     pub step: usize,
     pub rows: usize,
+    pub frames: usize,
 }
 
 fn resnet_options(config: &UNetConfig) -> ResnetOptions {
@@ -41,10 +43,11 @@ fn resnet_options(config: &UNetConfig) -> ResnetOptions {
     }
 }
 
-/// A residual block and the transformer after it.
+/// A residual block, the transformer after it, and what of an animation looks over time.
 struct Layer {
     resnet: ResnetBlock2D,
     transformer: Option<Transformer>,
+    motion: Option<MotionModule>,
 }
 
 /// What of a [`Layer`] stays the same from step to step.
@@ -69,6 +72,7 @@ impl Layer {
         Ok(Self {
             resnet: ResnetBlock2D::load(&params.at(&format!("resnets.{i}")), c_in, c_out, options)?,
             transformer: transformer.transpose()?,
+            motion: None,
         })
     }
 
@@ -83,8 +87,15 @@ impl Layer {
     fn forward(&self, x: Tensor<4>, run: &LayerRun, at: Moment) -> Tensor<4> {
         let time = run.time.clone().map(|time| time.narrow(0, at.step * at.rows, at.rows));
         let x = self.resnet.forward_at(x, time);
-        self.transformer.iter().fold(x, |x, transformer| transformer.forward(x, &run.transformer))
+        let x = self.transformer.iter().fold(x, |x, transformer| transformer.forward(x, &run.transformer));
+        let motion = self.motion.iter().filter(|_| at.frames > 1);
+        motion.fold(x, |x, motion| motion.forward(x, at.frames))
     }
+}
+
+/// Puts a module after each of the first layers.
+fn add_motion(layers: &mut [Layer], modules: Vec<MotionModule>) {
+    layers.iter_mut().zip(modules).for_each(|(layer, module)| layer.motion = Some(module));
 }
 
 /// `DownBlock2D` or `CrossAttnDownBlock2D`.
@@ -105,6 +116,10 @@ impl DownBlock {
         let downsample = (!last)
             .then(|| Conv2d::load_with(&params.at("downsamplers.0.conv"), channels, channels, 3, 2, padding, true));
         Ok(Self { layers: layers.collect::<Result<_>>()?, downsample: downsample.transpose()? })
+    }
+
+    pub fn add_motion(&mut self, modules: Vec<MotionModule>) {
+        add_motion(&mut self.layers, modules);
     }
 
     pub fn prepare(&self, context: &Context) -> Vec<LayerRun> {
@@ -152,6 +167,10 @@ impl UpBlock {
         Ok(Self { layers: layers.collect::<Result<_>>()?, upsample: upsample.transpose()? })
     }
 
+    pub fn add_motion(&mut self, modules: Vec<MotionModule>) {
+        add_motion(&mut self.layers, modules);
+    }
+
     pub fn prepare(&self, context: &Context) -> Vec<LayerRun> {
         self.layers.iter().map(|layer| layer.prepare(context)).collect()
     }
@@ -189,6 +208,16 @@ impl MidBlock {
         let layers = attentions.iter().enumerate();
         let layers = layers.map(|(i, attention)| Layer::load(params, i, [channels; 2], *attention, options, config));
         Ok(Self { layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// Whether it looks at the text.
+    pub fn attends(&self) -> bool {
+        self.layers.iter().any(|layer| layer.transformer.is_some())
+    }
+
+    /// The module stands after the transformer, before the last residual block.
+    pub fn add_motion(&mut self, modules: Vec<MotionModule>) {
+        add_motion(&mut self.layers, modules);
     }
 
     pub fn prepare(&self, context: &Context) -> Vec<LayerRun> {

@@ -1,6 +1,11 @@
 //! `unet/config.json`.
 
-use crate::{Result, layers::Activation, weights::Config};
+use crate::{
+    Result,
+    denoise::{Frames, MotionConfig},
+    layers::Activation,
+    weights::Config,
+};
 
 /// The numbers of `unet/config.json` that change the arithmetic; lists have one value for each block on the way down.
 #[derive(Clone, Debug)]
@@ -68,11 +73,51 @@ impl UNetConfig {
     /// # Errors
     /// `BadModel` for a value that is out of range or asks for what this version cannot do.
     pub fn read(config: &Config) -> Result<Self> {
+        config.absent("num_attention_heads")?;
+        let classes = [["DownBlock2D", "CrossAttnDownBlock2D"], ["UpBlock2D", "CrossAttnUpBlock2D"]];
+        let this = Self::read_with(config, "attention_head_dim", classes)?;
+        config.finish("UNet2DConditionModel");
+        Ok(this)
+    }
+
+    /// Of a `UNetMotionModel`, which says its motion modules, too.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_motion(config: &Config) -> Result<(Self, MotionConfig)> {
+        for key in ["reverse_temporal_transformer_layers_per_block", "reverse_motion_num_attention_heads"] {
+            config.absent(key)?;
+        }
+        config.absent("transformer_layers_per_mid_block")?;
+        config.only("mid_block_layers", 1)?;
+        let classes = [["DownBlockMotion", "CrossAttnDownBlockMotion"], ["UpBlockMotion", "CrossAttnUpBlockMotion"]];
+        let this = Self::read_with(config, "num_attention_heads", classes)?;
+        let n = this.down_blocks.len();
+        let mid = config.bool("use_motion_mid_block", true)?;
+        let motion = MotionConfig {
+            block_out_channels: this.down_blocks.iter().map(|block| block.channels).collect(),
+            layers_per_block: this.down_blocks.iter().map(|block| block.layers).collect(),
+            transformer_layers: config.count_each("temporal_transformer_layers_per_block", 1, n)?,
+            num_attention_heads: config.count_each("motion_num_attention_heads", 8, n)?,
+            norm_num_groups: this.norm_num_groups,
+            mid_block: config.count_each("temporal_transformer_layers_per_mid_block", 1, 1)?.pop().filter(|_| mid),
+            frames: Frames::UpTo(config.count("motion_max_seq_length", 32)?),
+            file: config.file().to_owned(),
+        };
+        motion.check(|key| {
+            config.wrong(&format!("motion_{key}"), "it must divide every value of `block_out_channels`")
+        })?;
+        config.finish("UNetMotionModel");
+        Ok((this, motion))
+    }
+
+    /// `heads_key` holds the number of heads; `classes` are those of blocks down and up, without attention and with.
+    fn read_with(config: &Config, heads_key: &str, classes: [[&str; 2]; 2]) -> Result<Self> {
         for key in ["dual_cross_attention", "class_embeddings_concat", "resnet_skip_time_act"] {
             config.only(key, false)?;
         }
         // An explicit null is the only value these may have.
-        for key in ["num_attention_heads", "class_embed_type", "encoder_hid_dim_type", "time_embedding_act_fn"] {
+        for key in ["class_embed_type", "encoder_hid_dim_type", "time_embedding_act_fn"] {
             config.absent(key)?;
         }
         for key in ["timestep_post_act", "cross_attention_norm", "reverse_transformer_layers_per_block"] {
@@ -93,11 +138,11 @@ impl UNetConfig {
             let right = format!("it must divide every value of `block_out_channels`, and {width} is one");
             return Err(config.wrong("norm_num_groups", &right));
         }
-        let heads = config.count_each("attention_head_dim", 8, n)?;
+        let heads = config.count_each(heads_key, 8, n)?;
         if let Some((width, heads)) = channels.iter().zip(&heads).find(|(width, heads)| !width.is_multiple_of(**heads))
         {
             let right = format!("it is the number of heads, and {heads} does not divide {width}");
-            return Err(config.wrong("attention_head_dim", &right));
+            return Err(config.wrong(heads_key, &right));
         }
         let layers = config.count_each("layers_per_block", 2, n)?;
         let depths = config.count_each("transformer_layers_per_block", 1, n)?;
@@ -114,9 +159,9 @@ impl UNetConfig {
             layers: layers[i],
             attention: attends.then(|| attention(i)),
         };
-        let down =
-            config.second_of_each("down_block_types", ["DownBlock2D", "CrossAttnDownBlock2D"], n, |i| i + 1 < n)?;
-        let up = config.second_of_each("up_block_types", ["UpBlock2D", "CrossAttnUpBlock2D"], n, |i| i > 0)?;
+        let [of_down, of_up] = classes;
+        let down = config.second_of_each("down_block_types", of_down, n, |i| i + 1 < n)?;
+        let up = config.second_of_each("up_block_types", of_up, n, |i| i > 0)?;
         // An absent key means cross-attention, an explicit null no block at all.
         let default = if config.has("mid_block_type") { "" } else { "UNetMidBlock2DCrossAttn" };
         let mid_block = match config.str("mid_block_type", default)? {
@@ -144,7 +189,7 @@ impl UNetConfig {
             Some(_) => return Err(config.wrong("addition_embed_type", "this version knows text_time")),
         };
         let act_fn = config.str("act_fn", "silu")?;
-        let this = Self {
+        Ok(Self {
             sample_size: config.opt_sides("sample_size")?,
             in_channels: config.count("in_channels", 4)?,
             out_channels: config.count("out_channels", 4)?,
@@ -172,9 +217,7 @@ impl UNetConfig {
             conv_out_kernel: config.count("conv_out_kernel", 3)?,
             addition,
             file: config.file().to_owned(),
-        };
-        config.finish("UNet2DConditionModel");
-        Ok(this)
+        })
     }
 
     /// The widths of text embedding that the blocks take, all the same in every published model.

@@ -9,7 +9,7 @@ use self::blocks::{Context, DownBlock, LayerRun, MidBlock, Moment, UpBlock};
 pub use self::config::UNetConfig;
 use crate::{
     Error, Result,
-    denoise::{Condition, Denoiser, Prepared},
+    denoise::{Condition, Denoiser, Frames, MotionConfig, MotionModules, Prepared},
     layers::{Conv2d, GroupNorm, LIVE_WIDTHS, TimestepEmbedding, live_scores, mask_to_bias, timestep_embedding_with},
     values::{Latent, TextEmbedding},
     weights::Params,
@@ -29,6 +29,8 @@ pub struct UNet {
     norm_out: GroupNorm,
     conv_out: Conv2d,
     config: UNetConfig,
+    /// Of its motion modules, where it has them.
+    frames: Option<Frames>,
 }
 
 /// A run: what stays the same from step to step, computed.
@@ -39,6 +41,8 @@ struct Run<'a> {
     up: Vec<Vec<LayerRun>>,
     /// How many rows of time a step has: one for all pictures of the batch, or one for each.
     rows: usize,
+    /// How many prompts there are.
+    prompts: usize,
 }
 
 /// What a U-Net is told besides the latent and the text.
@@ -95,6 +99,7 @@ impl UNet {
                 true,
             )?,
             config,
+            frames: None,
         })
     }
 
@@ -102,8 +107,8 @@ impl UNet {
         &self.config
     }
 
-    /// One prediction: `x_t` `[N, in_channels, H, W]` at `timesteps` `[N]` (training steps) under `condition`'s text
-    /// gives `[N, out_channels, H, W]`.
+    /// One prediction: `x_t` `[N * frames, in_channels, H, W]` at as many `timesteps` (training steps), or one for all, under
+    /// `N` texts gives `[N * frames, out_channels, H, W]`.
     ///
     /// # Errors
     /// `BadModel` where the text embedding has another width than the network, or lacks the pooled text it wants.
@@ -114,11 +119,19 @@ impl UNet {
         text: &TextEmbedding,
         additions: Additions,
     ) -> Result<Latent> {
-        Ok(self.run(timesteps, timesteps.len(), text, additions)?.predict(x_t, 0))
+        let frames = x_t.dims()[0] / text.hidden.dims()[0];
+        Ok(self.run(timesteps, timesteps.len(), text, additions, frames)?.predict(x_t, 0))
     }
 
-    /// Prepares steps of `rows` timesteps each.
-    fn run(&self, timesteps: &[f32], rows: usize, text: &TextEmbedding, additions: Additions) -> Result<Run<'_>> {
+    /// Prepares steps of `rows` timesteps each, of so many `frames`.
+    fn run(
+        &self,
+        timesteps: &[f32],
+        rows: usize,
+        text: &TextEmbedding,
+        additions: Additions,
+        frames: usize,
+    ) -> Result<Run<'_>> {
         let config = &self.config;
         let [n, _, text_dim] = text.hidden.dims();
         if let Some(expected) = config.text_dim().filter(|expected| *expected != text_dim) {
@@ -150,7 +163,9 @@ impl UNet {
             })?;
             // [N * 6] -> [N, 6 time_dim]
             let sizes = features(&additions.time_ids, addition.time_dim).reshape([n, 6 * addition.time_dim]);
-            time = time + embedding.forward(Tensor::cat(vec![pooled, sizes], 1)).unsqueeze();
+            let added = embedding.forward(Tensor::cat(vec![pooled, sizes], 1)).unsqueeze_dim::<3>(1);
+            // [N, 1, D] -> [1, N * frames, D]
+            time = time + added.repeat_dim(1, frames).reshape([1, n * frames, time_dim]);
         }
         let [steps, rows, _] = time.dims();
         let context = Context {
@@ -164,15 +179,16 @@ impl UNet {
             mid: self.mid.prepare(&context),
             up: self.up.iter().map(|block| block.prepare(&context)).collect(),
             rows,
+            prompts: n,
         })
     }
 }
 
 impl Run<'_> {
-    /// `[N, in_channels, H, W]` at a step gives `[N, out_channels, H, W]`.
+    /// `[N * frames, in_channels, H, W]` at a step gives `[N * frames, out_channels, H, W]`.
     fn predict(&self, x_t: Latent, step: usize) -> Latent {
         let UNet { config, conv_in, down, mid, up, norm_out, conv_out, .. } = self.model;
-        let at = Moment { step, rows: self.rows };
+        let at = Moment { step, rows: self.rows, frames: x_t.dims()[0] / self.prompts };
         let x = if config.center_input_sample { x_t * 2.0 - 1.0 } else { x_t };
         let mut x = conv_in.forward(x);
         let mut skips = vec![x.clone()];
@@ -198,8 +214,36 @@ impl Denoiser for UNet {
         let (height, width) = (condition.picture.0 as f32, condition.picture.1 as f32);
         // Original size, where it was cropped, and the size that is wanted.
         let time_ids = [height, width, 0.0, 0.0, height, width].repeat(n);
-        let run = self.run(timesteps, 1, &condition.text, Additions { timestep_cond, time_ids })?;
+        let additions = Additions { timestep_cond, time_ids };
+        let run = self.run(timesteps, 1, &condition.text, additions, condition.frames)?;
         Ok(Box::new(move |x_t, step| Ok(run.predict(x_t, step))))
+    }
+
+    fn frames(&self) -> Option<Frames> {
+        self.frames
+    }
+
+    fn add_motion(&mut self, params: &Params, config: &MotionConfig) -> Result<()> {
+        let own = &self.config.down_blocks;
+        let widths: Vec<_> = own.iter().map(|block| block.channels).collect();
+        let layers: Vec<_> = own.iter().map(|block| block.layers).collect();
+        if (&widths, &layers) != (&config.block_out_channels, &config.layers_per_block) {
+            return Err(config.of_another(&widths, &layers));
+        }
+        if config.mid_block.is_some() && !self.mid.attends() {
+            return Err(Error::bad_model(format!(
+                "{}: `use_motion_mid_block` is true, but the network has no attention in its middle; take an adapter without",
+                config.file
+            )));
+        }
+        // As diffusers' `UNetMotionModel.from_unet2d` has it.
+        let config = MotionConfig { norm_num_groups: self.config.norm_num_groups, ..config.clone() };
+        let MotionModules { down, mid, up } = MotionModules::load(params, &config)?;
+        self.down.iter_mut().zip(down).for_each(|(block, modules)| block.add_motion(modules));
+        self.mid.add_motion(mid);
+        self.up.iter_mut().zip(up).for_each(|(block, modules)| block.add_motion(modules));
+        self.frames = Some(config.frames);
+        Ok(())
     }
 
     fn live_values(&self, n: usize, h: usize, w: usize) -> u64 {

@@ -1,7 +1,9 @@
 //! The families of pipelines, a page each. A new one is a new page and a line in [`FAMILIES`].
 
+mod animate_diff;
 mod flux;
 mod latent_consistency;
+mod latte;
 mod networks;
 mod page;
 mod pixart;
@@ -14,7 +16,7 @@ pub use page::{Defaults, EncoderSlot, Family, Network, ToldMask};
 
 use crate::{Result, weights::Config};
 
-const FAMILIES: [&dyn Family; 7] = [
+const FAMILIES: [&dyn Family; 9] = [
     &sticker::Sticker,
     &stable_diffusion::StableDiffusion,
     &latent_consistency::LatentConsistency,
@@ -22,6 +24,8 @@ const FAMILIES: [&dyn Family; 7] = [
     &pixart::PixArt,
     &sd3::Sd3,
     &flux::Flux,
+    &animate_diff::AnimateDiff,
+    &latte::Latte,
 ];
 
 /// The class that `model_index.json` names; of a Flax class, its twin.

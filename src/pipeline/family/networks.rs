@@ -4,7 +4,11 @@ use super::page::Network;
 use crate::{
     Error, Result,
     denoise::{
-        dit::pixart::{PixArt, PixArtConfig},
+        Denoiser,
+        dit::{
+            latte::{Latte, LatteConfig},
+            pixart::{PixArt, PixArtConfig},
+        },
         unet::{UNet, UNetConfig},
     },
     weights::{ModelFiles, Tensors, config::config_file},
@@ -50,8 +54,32 @@ pub fn unet(files: &ModelFiles, tensors: &Tensors, told_pooled: bool) -> Result<
             config_file(component)
         )));
     }
-    Ok(Network {
-        component,
+    let unet = UNet::load(&tensors.params("unet/"), config.clone())?;
+    Ok(described(&config, Box::new(unet)))
+}
+
+/// `UNetMotionModel`, which has its motion modules, or a `UNet2DConditionModel` for a motion adapter beside it.
+///
+/// # Errors
+/// `BadModel` for another class, an option that cannot be honoured, or tensors that do not fit.
+pub fn unet_motion(files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
+    let component = "unet";
+    match files.class(component)? {
+        "UNetMotionModel" => {
+            let (config, motion) = UNetConfig::read_motion(&files.config(component)?)?;
+            let params = tensors.params("unet/");
+            let mut unet = UNet::load(&params, config.clone())?;
+            unet.add_motion(&params, &motion)?;
+            Ok(described(&config, Box::new(unet)))
+        }
+        "UNet2DConditionModel" => unet(files, tensors, false),
+        _ => Err(files.unknown_class(component, "UNetMotionModel and UNet2DConditionModel")),
+    }
+}
+
+fn described(config: &UNetConfig, denoiser: Box<dyn Denoiser>) -> Network {
+    Network {
+        component: "unet",
         in_channels: config.in_channels,
         out_channels: config.out_channels,
         patch: 1,
@@ -59,6 +87,30 @@ pub fn unet(files: &ModelFiles, tensors: &Tensors, told_pooled: bool) -> Result<
         told_guidance: config.time_cond_proj_dim.is_some(),
         largest: None,
         layers: 0,
-        denoiser: Box::new(UNet::load(&tensors.params("unet/"), config)?),
+        denoiser,
+    }
+}
+
+/// `LatteTransformer3DModel`.
+///
+/// # Errors
+/// `BadModel` for another class, an option that cannot be honoured, or tensors that do not fit.
+pub fn latte(files: &ModelFiles, tensors: &Tensors) -> Result<Network> {
+    let component = "transformer";
+    if files.class(component)? != "LatteTransformer3DModel" {
+        return Err(files.unknown_class(component, "LatteTransformer3DModel"));
+    }
+    let config = LatteConfig::read(&files.config(component)?)?;
+    let still = &config.still;
+    Ok(Network {
+        component,
+        in_channels: still.in_channels,
+        out_channels: still.out_channels,
+        patch: still.patch_size,
+        sample_size: Some([still.sample_size; 2]),
+        told_guidance: false,
+        largest: None,
+        layers: 0,
+        denoiser: Box::new(Latte::load(&tensors.params("transformer/"), config)?),
     })
 }

@@ -17,11 +17,17 @@ pub struct Defaults {
     pub steps: usize,
     pub guidance: f64,
     pub max_text_tokens: usize,
+    pub frames: usize,
 }
 
 impl Defaults {
     pub const fn new(steps: usize, guidance: f64, max_text_tokens: usize) -> Self {
-        Self { steps, guidance, max_text_tokens }
+        Self { steps, guidance, max_text_tokens, frames: 1 }
+    }
+
+    /// The same with more frames than a still's.
+    pub const fn animated(self, frames: usize) -> Self {
+        Self { frames, ..self }
     }
 }
 
@@ -149,6 +155,11 @@ pub trait Family: Sync {
 
     /// Whether picture to picture spreads all its steps below `strength`, where the scheduler can, and leaves out none.
     fn spreads_strength(&self) -> bool {
+        false
+    }
+
+    /// Whether it draws an animation where nothing is said of frames.
+    fn animates(&self) -> bool {
         false
     }
 

@@ -9,14 +9,12 @@ use std::{
 use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
-    pipeline::{OPTIONAL, PREVIEW, SCORER, required_params},
+    pipeline::{MOTION, OPTIONAL, PREVIEW, SCORER, required_params},
     weights::{
         ModelFiles, ParamShape, StoredDtype,
         bundle::{self, FORMAT, FinishedShard, MAX_SHARD, Manifest, Shard, ShardWriter, VERSION},
     },
 };
-
-use serde_json::json;
 
 use crate::{
     diffusers,
@@ -30,8 +28,8 @@ const TEXT_ENCODER: &str = "text_encoder";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A diffusers folder or a bundle; without it, the bundle at --to gets a text encoder or a scorer only
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["text_encoder", "scorer"])]
+    /// A diffusers folder or a bundle; without it, the bundle at --to gets a text encoder, a scorer or a motion adapter only
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["text_encoder", "scorer", "motion_adapter"])]
     from: Option<PathBuf>,
     /// The folder of the text encoder and its tokenizer.json, where --from has none
     #[arg(long, value_name = "DIR")]
@@ -42,6 +40,9 @@ pub struct Args {
     /// The folder of a scorer, which then chooses among candidates
     #[arg(long, value_name = "DIR")]
     scorer: Option<PathBuf>,
+    /// The folder of a motion adapter (AnimateDiff), which then makes animations of what the model draws
+    #[arg(long, value_name = "DIR")]
+    motion_adapter: Option<PathBuf>,
     /// Leave this component out, where the model can do without (text_encoder_3 of Stable Diffusion 3); may be given
     /// several times
     #[arg(long, value_name = "COMPONENT", requires = "from")]
@@ -101,7 +102,11 @@ fn write_diffusers(args: &Args) -> Result<()> {
     let Some(Model::Bundle(bundle)) = args.from.as_deref().map(files::open).transpose()? else {
         return Err(Error::bad_input("--format diffusers is made from a bundle; name one with --from"));
     };
-    if args.text_encoder.is_some() || args.preview_decoder.is_some() || args.scorer.is_some() {
+    if args.text_encoder.is_some()
+        || args.preview_decoder.is_some()
+        || args.scorer.is_some()
+        || args.motion_adapter.is_some()
+    {
         return Err(Error::bad_input("--format diffusers writes what the bundle holds; convert to a bundle first"));
     }
     if args.to.join("manifest.json").is_file() {
@@ -139,13 +144,13 @@ fn write_bundle(args: &Args) -> Result<()> {
         folder.read_tokenizer("tokenizer", &text_encoder)?;
         replaced.push(TEXT_ENCODER);
     }
-    for (component, library, given) in
-        [(PREVIEW, "diffusers", &args.preview_decoder), (SCORER, "inkbloom", &args.scorer)]
-    {
+    for (component, library, given) in [
+        (PREVIEW, "diffusers", &args.preview_decoder),
+        (SCORER, "inkbloom", &args.scorer),
+        (MOTION, "diffusers", &args.motion_adapter),
+    ] {
         if let Some(given) = given {
-            folder.read_component(component, &locate::folder(given)?)?;
-            let class = folder.files.configs[component]["_class_name"].clone();
-            folder.files.model_index[component] = json!([library, class]);
+            folder.add(component, library, given)?;
             replaced.push(component);
         }
     }

@@ -15,6 +15,13 @@ impl Dump {
         self.0.insert(name, (Dtype::F32, shape.to_vec(), bytes));
     }
 
+    /// Adds rows to a tensor, or begins it with them.
+    pub fn f32_rows(&mut self, name: String, shape: &[usize], values: &[f32]) {
+        let Some((_, whole, bytes)) = self.0.get_mut(&name) else { return self.f32(name, shape, values) };
+        whole[0] += shape[0];
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    }
+
     pub fn i64(&mut self, name: String, shape: &[usize], values: &[i64]) {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.0.insert(name, (Dtype::I64, shape.to_vec(), bytes));

@@ -9,7 +9,7 @@ use std::{
 
 use inkbloom::{
     Error, Result,
-    pipeline::{PREVIEW, SCORER, required_params},
+    pipeline::{MOTION, PREVIEW, SCORER, required_params},
     prompt::TokenizerFiles,
     weights::{
         ModelFiles, ParamShape, Tensors,
@@ -82,8 +82,18 @@ impl StoredTensor {
 }
 
 /// The components that a pipeline can name, besides its tokenizers.
-const COMPONENTS: [&str; 9] =
-    ["text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "unet", "vae", PREVIEW, SCORER, "scheduler"];
+const COMPONENTS: [&str; 10] = [
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+    "transformer",
+    "unet",
+    "vae",
+    PREVIEW,
+    SCORER,
+    MOTION,
+    "scheduler",
+];
 const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
 
 /// Opens a model: reads its JSON and the headers of its weights.
@@ -221,6 +231,17 @@ impl Folder {
                 self.tensors.insert(name, StoredTensor { file: file.clone(), entry });
             }
         }
+        Ok(())
+    }
+
+    /// Adds a component of a `library` that lies at `given`, or puts it in the place of the model's own.
+    ///
+    /// # Errors
+    /// As [`read_component`](Self::read_component).
+    pub fn add(&mut self, component: &str, library: &str, given: &Path) -> Result<()> {
+        self.read_component(component, &locate::folder(given)?)?;
+        let class = self.files.configs[component]["_class_name"].clone();
+        self.files.model_index[component] = json!([library, class]);
         Ok(())
     }
 

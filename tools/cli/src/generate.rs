@@ -10,7 +10,7 @@ use burn::tensor::{DType, Device};
 use clap::ValueEnum;
 use inkbloom::{
     Code, Error, Result,
-    pipeline::{Event, MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs},
+    pipeline::{Event, MOTION, MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs},
     values::read,
     weights::Tensors,
 };
@@ -27,6 +27,9 @@ pub struct Args {
     /// A diffusers folder or a bundle
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    /// The folder of a motion adapter (AnimateDiff), which makes animations of what a diffusers folder draws: see --frames
+    #[arg(long, value_name = "DIR")]
+    motion_adapter: Option<PathBuf>,
     #[command(flatten)]
     request: Request,
     /// The same seed gives the same picture; picture i of a count has the seed + i; -1 is a new one each time
@@ -109,7 +112,15 @@ pub fn run(args: &Args) -> Result<()> {
     request.init = args.init.as_deref().map(picture::read).transpose()?;
     request.mask = args.mask.as_deref().map(picture::read).transpose()?;
     request.noise = args.noise.as_deref().map(|path| dump::read_f32(path, "noise")).transpose()?;
-    let model = files::open(&args.model)?;
+    let mut model = files::open(&args.model)?;
+    if let Some(adapter) = &args.motion_adapter {
+        let files::Model::Folder(folder) = &mut model else {
+            return Err(Error::bad_input(
+                "--motion-adapter goes with a diffusers folder; a bundle takes it by convert --from BUNDLE --motion-adapter DIR",
+            ));
+        };
+        folder.add(MOTION, "diffusers", adapter)?;
+    }
     model.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let device = Device::flex();
     let memory = match args.memory {
@@ -208,8 +219,8 @@ async fn note(dump: &mut Dump, event: Event<'_>) -> Result<()> {
             dump.f32(format!("latent.{step}"), &x_t.dims(), &read(x_t.clone()).await?);
         }
         Event::Candidate { image, score, .. } => dump.f32(format!("score.{image}"), &[1], &[score]),
-        Event::Decoded { image: 0, pixels } => {
-            dump.f32("image".to_owned(), &pixels.dims(), &read(pixels.clone()).await?);
+        Event::Decoded { image: 0, pixels, .. } => {
+            dump.f32_rows("image".to_owned(), &pixels.dims(), &read(pixels.clone()).await?);
         }
         _ => {}
     }
