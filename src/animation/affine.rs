@@ -3,7 +3,7 @@
 use libm::{cos, sin};
 use std::f64::consts::{PI, TAU};
 
-use super::check;
+use super::frames::check;
 use crate::{
     Error, Result,
     values::{Animation, Image},

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use flate2::{Compression, Crc, write::ZlibEncoder};
 
-use super::{check, unwritable};
+use super::frames::{check, unwritable};
 use crate::{
     Result,
     values::{Animation, Image},

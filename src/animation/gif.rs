@@ -2,7 +2,7 @@
 
 use gif::{DisposalMethod, Encoder, Frame, Repeat};
 
-use super::{check, unwritable};
+use super::frames::{check, unwritable};
 use crate::{Error, Result, values::Animation};
 
 /// Fainter pixels are not seen.

@@ -2,7 +2,7 @@
 
 use image_webp::{ColorType, WebPEncoder};
 
-use super::{check, unwritable};
+use super::frames::{check, unwritable};
 use crate::{
     Error, Result,
     values::{Animation, Image},

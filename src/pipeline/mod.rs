@@ -137,7 +137,7 @@ impl Pipeline {
             Some(Way::Tokens) => Box::pin(tokens::draw(&mut self.model, request, on_event)).await,
             Some(Way::Hybrid) => Box::pin(hybrid::draw(&mut self.model, request, on_event)).await,
         }?;
-        if let Some((motion, frames, frame_ms)) = plan::moved(request)? {
+        if let Some((motion, frames, frame_ms)) = plan::pace(request)? {
             let moved = drawn.images.iter().map(|image| animation::animate(image, motion, frames, frame_ms));
             drawn.animations = moved.collect::<Result<_>>()?;
         }

@@ -1,16 +1,23 @@
 //! What an animation has beside a still: how many frames, and their noise.
 
 use super::{model::Model, request::Request};
-use crate::{Error, Result, animation::Motion, noise};
+use crate::{
+    Error, Result,
+    animation::{self, Motion},
+    noise,
+};
 
 /// The stream of a seed's noise that each frame has to itself; see [`noise`](crate::noise).
 const OWN_STREAM: u64 = u64::MAX - 1;
 
-/// How many frames are denoised together: 1 is a still.
+/// How many frames are denoised together: 1 is a still, also where a motion moves the finished one.
 ///
 /// # Errors
 /// `BadInput` for a number that the model does not take: one sentence that names those it does.
 pub fn frames(model: &Model, request: &Request) -> Result<usize> {
+    if request.motion.is_some() {
+        return Ok(1);
+    }
     let known = model.network.denoiser.frames();
     match (request.frames, known) {
         (None, Some(known)) if model.family.animates() => Ok(model.info.default_frames.min(known.most())),
@@ -22,10 +29,24 @@ pub fn frames(model: &Model, request: &Request) -> Result<usize> {
             known.words()
         ))),
         (Some(frames), None) => Err(Error::bad_input(format!(
-            "{frames} frames cannot be drawn: this model draws single pictures; give it a motion adapter, or a motion that moves \
-             the finished picture: {}",
+            "{frames} frames cannot be drawn: this model draws single pictures; give a motion that moves the finished one ({}), a motion \
+             adapter, or leave the frames out",
             Motion::ALL.map(|(name, _)| name).join(", ")
         ))),
+    }
+}
+
+/// How long each frame is shown, in milliseconds, of a model that denoises `frames` together.
+///
+/// # Errors
+/// `BadInput` for a number of frames a second that is out of range, or where nothing moves.
+pub fn frame_ms(model: &Model, request: &Request, frames: usize) -> Result<u32> {
+    match request.fps {
+        Some(_) if frames == 1 && request.motion.is_none() => {
+            Err(Error::bad_input("frames a second are told of what moves; give frames or a motion, too"))
+        }
+        Some(fps) => animation::frame_ms(fps),
+        None => Ok(model.info.frame_ms),
     }
 }
 

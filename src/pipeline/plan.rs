@@ -51,7 +51,7 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
             )));
         }
     }
-    let moved = moved(request)?;
+    pace(request)?;
     let way = way(model, request)?;
     let (own_steps, own_guidance) = match way {
         Way::Hybrid => model.hybrid_defaults,
@@ -82,16 +82,8 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     unused(request, way, &mut warnings);
     let (width, height) = size(model, request, way, &mut warnings)?;
     let strength = strength(model, request, &mut warnings)?;
-    let frames = if moved.is_some() { 1 } else { motion::frames(model, request)? };
-    let frame_ms = match request.fps {
-        Some(fps) if frames > 1 || moved.is_some() => animation::frame_ms(fps)?,
-        Some(_) => {
-            return Err(Error::bad_input(
-                "frames a second are of an animation; give a number of frames or a motion, too",
-            ));
-        }
-        None => info.frame_ms,
-    };
+    let frames = motion::frames(model, request)?;
+    let frame_ms = motion::frame_ms(model, request, frames)?;
     if frames > 1 && way != Way::Diffusion {
         return Err(Error::bad_input(format!(
             "{frames} frames cannot be drawn in the way {}; leave the way out to draw an animation",
@@ -315,7 +307,7 @@ fn turns(model: &Model, [frames, width, height]: [usize; 3], guides: Option<f32>
 ///
 /// # Errors
 /// `BadInput` naming the range of frames or of `fps`.
-pub fn moved(request: &Request) -> Result<Option<(Motion, usize, u32)>> {
+pub fn pace(request: &Request) -> Result<Option<(Motion, usize, u32)>> {
     let Some(motion) = request.motion else { return Ok(None) };
     let (frames, frame_ms) = animation::pace(request.frames, request.fps)?;
     Ok(Some((motion, frames, frame_ms)))

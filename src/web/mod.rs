@@ -146,8 +146,8 @@ struct Wants {
     candidates: Option<f64>,
     way: Option<String>,
     frames: Option<f64>,
-    /// Of a finished picture, which nothing is fetched for.
-    motion: Option<String>,
+    /// Which moves the finished picture, without the model.
+    motion: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Serialize)]
@@ -260,7 +260,7 @@ impl Model {
         let Some(whole) = &self.whole else { return Ok(None) };
         let way = Way::ALL.into_iter().find(|way| wants.way.as_deref() == Some(way.name()));
         let of_way = way.unwrap_or(Way::Diffusion).components().iter().map(|component| (*component, true));
-        let moves = wants.frames.is_some_and(|frames| frames > 1.0) && wants.motion.is_none();
+        let moves = wants.motion.is_none() && wants.frames.is_some_and(|frames| frames > 1.0);
         let asked = [(PREVIEW, wants.preview), (SCORER, wants.candidates.is_some()), (MOTION, moves)];
         let asked = asked.into_iter().chain(of_way);
         let missing = |name: &str| whole.is_optional(name) && !self.pipeline.has_optional(name);

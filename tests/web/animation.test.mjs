@@ -129,7 +129,7 @@ describe('the package', () => {
     });
     assert.deepEqual([told.frames, told.same, told.none], [[[12, 50], [12, 50]], true, []]);
     const words = [/`frames` must be/, /1000 frames cannot be made; give a number from 4 to 100/, /`motion` must be one of "bounce"/, /no `motion`; give one of bounce/,
-      /`image` must be an ImageData/, /needs a motion .* bounce, spin/, /cannot be saved as "video\/webm" here/, /no quality to lower/, /`quality` must be/, /disposed of/];
+      /`image` must be an ImageData/, /single pictures; give a motion .*bounce, spin/, /cannot be saved as "video\/webm" here/, /no quality to lower/, /`quality` must be/, /disposed of/];
     told.wrong.forEach((message, index) => assert.match(message, new RegExp(`^bad-input: .*${words[index].source}`)));
   });
 });

@@ -206,7 +206,7 @@ fn pictures_move_and_are_saved_by_their_ending() {
     refuses(&["--motion", "spin", "--frames", "1000"], "x.webp", 1, &["1000 frames", "from 4 to 100"]);
     refuses(&["--motion", "spin", "--fps", "0"], "x.webp", 1, &["frames a second", "from 1 to 50"]);
     refuses(&["--motion", "fly"], "x.webp", 2, &["--motion"]);
-    refuses(&["--frames", "0"], "x.webp", 1, &["0 frames show nothing"]);
+    refuses(&["--frames", "0"], "x.webp", 1, &["0 frames cannot be drawn"]);
     refuses(&["--frames", "8"], "x.webp", 1, &["single pictures", "bounce, spin, wobble"]);
     refuses(&["--motion", "spin"], "x.jpg", 1, &["x.jpg", ".webp, .png (APNG) or .gif"]);
     refuses(&["--motion", "spin"], "x.webm", 1, &["x.webm", "not .webm"]);
