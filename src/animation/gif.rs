@@ -45,7 +45,7 @@ pub fn encode(animation: &Animation) -> Result<Vec<u8>> {
                 ..Frame::default()
             })?;
         }
-        encoder.into_inner().map(drop).map_err(gif::EncodingError::from)
+        encoder.into_inner().map(drop)
     };
     write(&mut bytes).map_err(unwritable)?;
     Ok(bytes)

@@ -179,7 +179,7 @@ impl Janus {
         if let Some((_, why)) = refused.iter().find(|(asked, _)| *asked) {
             return Err(Error::bad_input(format!("this model {why}")));
         }
-        for side in [request.width, request.height].into_iter().flatten().filter(|side| *side != self.size) {
+        if let Some(side) = [request.width, request.height].into_iter().flatten().find(|side| *side != self.size) {
             return Err(Error::bad_input(format!(
                 "this model draws pictures of {0} x {0}, and no side of {side}; leave the size out",
                 self.size
