@@ -11,6 +11,9 @@ const IMPATIENCE = { ...PATIENCE, attempts: 2 };
  * @typedef {(image: import('./contract.js').Pixels, quality: number) => Uint8Array} LossyEncoder
  */
 
+/** libwebp's effort, 0 to 6: less than its own 4, for somebody waits. */
+const EFFORT = 2;
+
 /** @type {Promise<LossyEncoder> | undefined} */
 let loading;
 
@@ -41,7 +44,7 @@ async function load() {
     },
   });
   return ({ data, width, height }, quality) => {
-    const bytes = encoder.encode(/** @type {Uint8ClampedArray<ArrayBuffer>} */ (data), width, height, { ...defaultOptions, quality });
+    const bytes = encoder.encode(/** @type {Uint8ClampedArray<ArrayBuffer>} */ (data), width, height, { ...defaultOptions, method: EFFORT, quality });
     if (!bytes) throw new Error('libwebp gave no file');
     return bytes;
   };

@@ -180,7 +180,7 @@ describe('the page', () => {
     await animate.click();
     await page.locator('#moving[data-playing=bounce]').waitFor();
     assert.ok(await moves(), 'it stands still');
-    await page.getByText('Spin', { exact: true }).click();
+    await page.getByRole('radio', { name: 'Spin' }).check();
     await page.locator('#moving[data-playing=spin]').waitFor();
 
     for (const [button, name, type, side] of /** @type {[string, string, string, number | undefined][]} */ ([
@@ -189,7 +189,7 @@ describe('the page', () => {
       ['GIF', 'a-red-apple-spin.gif', 'image/gif', undefined],
       ['APNG', 'a-red-apple-spin.png', 'image/png', undefined],
     ])) {
-      const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: button, exact: true }).click()]);
+      const [download] = await Promise.all([page.waitForEvent('download', { timeout: 120_000 }), page.getByRole('button', { name: button, exact: true }).click()]);
       assert.ok(download.suggestedFilename().endsWith(name), download.suggestedFilename());
       const seen = await open(page, Array.from(await readFile(await download.path())), type);
       assert.deepEqual([seen.frames, seen.loops, seen.side], [16, Infinity, side ?? Math.sqrt(still.length / 4)]);
