@@ -56,6 +56,13 @@ impl JanusVqConfig {
     pub fn factor(&self) -> usize {
         1 << (self.widths.len() - 1)
     }
+
+    /// How many values the decoder's largest feature map has for each place.
+    pub fn map_per_place(&self) -> usize {
+        // What is enlarged still has the width of the level that it comes from.
+        let maps = self.widths.iter().enumerate().map(|(i, width)| (width, self.factor() >> i.saturating_sub(1)));
+        maps.map(|(width, side)| width * side.pow(2)).max().unwrap_or(0)
+    }
 }
 
 /// `JanusVQVAE`, both ways.

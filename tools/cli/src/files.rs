@@ -23,7 +23,7 @@ use inkbloom::{
 use serde_json::{Value, json};
 
 use crate::{
-    locate,
+    janus, locate,
     sniff::{self, Expected},
     spiece, weight_files,
 };
@@ -121,7 +121,9 @@ fn survey_without(folder: &Path, without: &[String]) -> Result<(Model, Vec<Error
         return Ok((Model::Bundle(bundle), Vec::new()));
     }
     if !folder.join("model_index.json").is_file() {
-        return Err(locate::no_model(&folder));
+        let mut janus = janus::read(&folder)?.ok_or_else(|| locate::no_model(&folder))?;
+        leave_out(&mut janus.files, without)?;
+        return Ok((Model::Folder(janus), Vec::new()));
     }
     let files = ModelFiles { model_index: read_json(&folder.join("model_index.json"))?, ..Default::default() };
     let mut model = Folder { files, tensors: BTreeMap::new(), notes: Vec::new() };
