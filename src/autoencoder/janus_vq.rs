@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::quantizer::Quantizer;
+use super::{quantizer::Quantizer, shape::map_per_position};
 use crate::{
     Result,
     layers::{Activation, Conv2d, GroupNorm, ResnetBlock2D, ResnetOptions, multi_head_attention, upsample_nearest_2x},
@@ -59,9 +59,7 @@ impl JanusVqConfig {
 
     /// How many values the decoder's largest feature map has for each place.
     pub fn map_per_place(&self) -> usize {
-        // What is enlarged still has the width of the level that it comes from.
-        let maps = self.widths.iter().enumerate().map(|(i, width)| (width, self.factor() >> i.saturating_sub(1)));
-        maps.map(|(width, side)| width * side.pow(2)).max().unwrap_or(0)
+        map_per_position(self.widths.iter().rev().copied())
     }
 }
 

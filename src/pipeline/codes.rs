@@ -183,7 +183,7 @@ impl Batch<'_> {
             rows: drawn.rows,
             tokens: &tokens,
             logits: &drawn.logits,
-            preview,
+            preview: Some(preview),
         })
         .await?;
         Ok(Some([drawn.row, drawn.rows]))

@@ -35,7 +35,8 @@ pub enum Event<'a> {
         tokens: &'a ImageTokens,
         /// Guided logits of the first picture that is drawn here, of each draw of the row.
         logits: &'a [Logits],
-        preview: Preview<'a>,
+        /// Of models whose codes can be shown before the picture is drawn to them.
+        preview: Option<Preview<'a>>,
     },
     Step {
         image: usize,

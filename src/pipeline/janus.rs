@@ -8,7 +8,7 @@ use super::{
     family::JANUS,
     memory::{F32_BYTES, MemoryNeeds, MemoryPlan, decoding},
     plan,
-    request::{CodesPlan, Generated, Info, Plan, Request, Search, Way},
+    request::{CodesPlan, Generated, Info, Plan, Request, Way},
 };
 use crate::{
     Error, Result,
@@ -129,26 +129,12 @@ impl Janus {
     /// # Errors
     /// `BadInput`: one sentence that says what is wrong and what would be right.
     pub fn plan(&self, request: &Request) -> Result<Plan> {
-        plan::check_prompts(request)?;
+        plan::check_alone(request)?;
         plan::pace(request)?;
         let way = plan::known_way(&self.info.ways, request)?;
         let count = plan::count(request)?;
-        let searched = request.candidates.is_some()
-            || request.keep.is_some()
-            || request.beams.is_some()
-            || request.search.is_some_and(|search| search != Search::Sample);
-        let refused = [
-            (request.init.is_some() || request.mask.is_some(), "starts from no picture; leave the picture out"),
-            (!request.negative_prompt.is_empty(), "takes no negative prompt; leave it out"),
-            (searched, "has no scorer, so nothing chooses among candidates; leave them out"),
-            (
-                request.motion.is_none() && request.frames.is_some_and(|frames| frames > 1),
-                "draws single pictures; leave the frames out, or give a motion",
-            ),
-            (request.noise.is_some(), "draws from no noise but Gumbel's; leave the noise out"),
-        ];
-        if let Some((_, why)) = refused.iter().find(|(asked, _)| *asked) {
-            return Err(Error::bad_input(format!("this model {why}")));
+        if request.noise.is_some() {
+            return Err(Error::bad_input("this model draws from no noise but Gumbel's; leave the noise out"));
         }
         let [size, _] = self.info.sizes[0];
         if let Some(side) = [request.width, request.height].into_iter().flatten().find(|side| *side != size) {
@@ -156,13 +142,7 @@ impl Janus {
                 "this model draws pictures of {size} x {size}, and no side of {side}; leave the size out"
             )));
         }
-        let guidance = request.guidance.unwrap_or(self.info.default_guidance);
-        if !(0.0..=100.0).contains(&guidance) {
-            return Err(Error::bad_input(format!(
-                "the guidance {guidance} is out of range; give a number from 0 to 100 (this model's own is {})",
-                self.info.default_guidance
-            )));
-        }
+        let guidance = plan::guidance(request, self.info.default_guidance)?;
         let codes = self.transformer.config().num_embeddings;
         plan::check_given(request, [codes; 2])?;
         let sampling = plan::sampling(request, self.sampling)?;
@@ -215,7 +195,7 @@ impl Janus {
                     logits.push(self.place(request, sampling, seed, place, &mut run).await?);
                 }
                 let (tokens, stage) = (run.tokens(), Stage::Detail);
-                let preview = self.preview(&tokens, row);
+                let preview = Some(self.preview(&tokens, row));
                 on_event(Event::Tokens { image, count, stage, row, rows, tokens: &tokens, logits: &logits, preview })
                     .await?;
             }
@@ -264,20 +244,10 @@ impl Janus {
 
     /// The prompt as the tokenizer's own template has it, up to where a picture begins.
     fn read(&self, prompt: &str) -> Result<TokenIds> {
-        let tokens = self.tokenizer.encode(&format!("<|User|>: {prompt}\n\n<|Assistant|>:{}", self.boi_token))?;
-        if let Some(total) = tokens.truncated_from {
-            return Err(Error::bad_input(format!(
-                "the prompt has {total} tokens, and this model reads {}; shorten it",
-                self.tokenizer.max_tokens()
-            )));
-        }
-        let kept = tokens.ids.iter().zip(&tokens.attention_mask).filter(|(_, kept)| **kept == 1);
-        let ids: Vec<i64> = kept.map(|(id, _)| *id).collect();
+        let tokens = self.tokenizer.encode_whole(&format!("<|User|>: {prompt}\n\n<|Assistant|>:{}", self.boi_token))?;
         // A picture is drawn only behind the token that begins one.
-        match ids.last() {
-            Some(last) if *last == self.tokens.boi => {
-                Ok(TokenIds { attention_mask: vec![1; ids.len()], ids, truncated_from: None })
-            }
+        match tokens.ids.last() {
+            Some(last) if *last == self.tokens.boi => Ok(tokens),
             _ => Err(Error::bad_model(format!(
                 "tokenizer.json does not read {} as the token {}, which generation_config.json says begins a picture",
                 self.boi_token, self.tokens.boi

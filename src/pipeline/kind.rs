@@ -3,7 +3,8 @@
 use burn::tensor::Device;
 
 use super::{
-    family::{self, JANUS},
+    family::{self, GLM_IMAGE, JANUS},
+    glm_image::GlmImage,
     janus::Janus,
     memory::{F32_BYTES, MemoryNeeds},
     model::Model,
@@ -18,6 +19,8 @@ use crate::{
 pub enum Kind {
     /// One that denoises, of any family, perhaps to a layout of codes.
     Model(Box<Model>),
+    /// A language model that lays pictures out, and a transformer that draws them.
+    GlmImage(Box<GlmImage>),
     /// A language model that writes pictures.
     Janus(Box<Janus>),
 }
@@ -29,6 +32,7 @@ impl Kind {
     /// `BadModel` naming file, key and value, or the tensor, for whatever does not fit.
     pub fn load(files: &ModelFiles, tensors: &Tensors) -> Result<Self> {
         Ok(match family::pipeline_class(&files.index()?)? {
+            GLM_IMAGE => Self::GlmImage(Box::new(GlmImage::load(files, tensors)?)),
             JANUS => Self::Janus(Box::new(Janus::load(files, tensors)?)),
             _ => Self::Model(Box::new(Model::load(files, tensors)?)),
         })
@@ -37,6 +41,7 @@ impl Kind {
     pub fn info(&self) -> &Info {
         match self {
             Self::Model(model) => &model.info,
+            Self::GlmImage(glm) => &glm.info,
             Self::Janus(janus) => &janus.info,
         }
     }
@@ -45,7 +50,7 @@ impl Kind {
     pub fn model(&self) -> Option<&Model> {
         match self {
             Self::Model(model) => Some(model),
-            Self::Janus(_) => None,
+            Self::GlmImage(_) | Self::Janus(_) => None,
         }
     }
 }
@@ -79,9 +84,12 @@ pub fn memory_needs(files: &ModelFiles) -> Result<MemoryNeeds> {
         let bytes = |param: &ParamShape| param.shape.iter().fold(F32_BYTES, |n, side| n.saturating_mul(*side as u64));
         params.map(bytes).fold(0, u64::saturating_add)
     };
-    let drawing = match &kind {
-        Kind::Model(model) => model.drawing_needs(),
-        Kind::Janus(janus) => janus.drawing_needs(),
+    let (text, other) = (bytes(true), bytes(false));
+    // Only the first can do without its text encoders for a while.
+    let (drawing, text, other) = match &kind {
+        Kind::Model(model) => (model.drawing_needs(), text, other),
+        Kind::GlmImage(glm) => (glm.drawing_needs(), 0, text + other),
+        Kind::Janus(janus) => (janus.drawing_needs(), 0, text + other),
     };
-    Ok(MemoryNeeds { text: bytes(true), other: bytes(false), ..drawing })
+    Ok(MemoryNeeds { text, other, ..drawing })
 }

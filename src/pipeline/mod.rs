@@ -10,8 +10,8 @@
 //! plan                                a request checked against a model
 //! finish                              where every way ends: scores, the best of them, pixels
 //! diffusion, codes, tokens, hybrid    the ways of drawing, a file each; codes are what the last two draw
-//! janus                               a model that writes pictures as codes and nothing else
-//! kind                                either kind of model
+//! glm_image, janus                    models that write codes in a way that is no other's
+//! kind                                any kind of model
 //! mod                                 Pipeline: load, choose the way, generate
 //! ```
 
@@ -20,6 +20,7 @@ mod diffusion;
 mod event;
 mod family;
 mod finish;
+mod glm_image;
 mod hybrid;
 mod image_to_image;
 mod inpaint;
@@ -36,7 +37,7 @@ mod text_to_image;
 mod tokens;
 
 pub use event::{Event, Preview, Stage};
-pub use family::JANUS;
+pub use family::{GLM_IMAGE, JANUS};
 use kind::Kind;
 pub use kind::{memory_needs, required_params, ways};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
@@ -68,6 +69,7 @@ impl Pipeline {
     pub fn with_memory(mut self, memory: MemoryPlan) -> Self {
         match &mut self.kind {
             Kind::Model(model) => model.memory = memory,
+            Kind::GlmImage(glm) => glm.memory = memory,
             Kind::Janus(janus) => janus.memory = memory,
         }
         self
@@ -80,7 +82,7 @@ impl Pipeline {
     pub fn restore_text(&mut self, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
         match &mut self.kind {
             Kind::Model(model) => model.restore_text(files, tensors),
-            Kind::Janus(_) => Ok(()),
+            Kind::GlmImage(_) | Kind::Janus(_) => Ok(()),
         }
     }
 
@@ -91,7 +93,9 @@ impl Pipeline {
     pub fn add_optional(&mut self, component: &str, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
         match &mut self.kind {
             Kind::Model(model) => model.add_optional(component, files, tensors),
-            Kind::Janus(_) => Err(Error::bad_model(format!("`{component}` is no component of this model"))),
+            Kind::GlmImage(_) | Kind::Janus(_) => {
+                Err(Error::bad_model(format!("`{component}` is no component of this model")))
+            }
         }
     }
 
@@ -127,6 +131,7 @@ impl Pipeline {
     pub fn plan(&self, request: &Request) -> Result<Plan> {
         match &self.kind {
             Kind::Model(model) => plan::plan(model, request),
+            Kind::GlmImage(glm) => glm.plan(request),
             Kind::Janus(janus) => janus.plan(request),
         }
     }
@@ -143,6 +148,7 @@ impl Pipeline {
     ) -> Result<Generated> {
         // On the heap, for a browser's stack is small.
         let mut drawn = match (&mut self.kind, request.way) {
+            (Kind::GlmImage(glm), _) => Box::pin(glm.draw(request, on_event)).await,
             (Kind::Janus(janus), _) => Box::pin(janus.draw(request, on_event)).await,
             (Kind::Model(model), None | Some(Way::Diffusion)) => {
                 Box::pin(diffusion::draw(model, request, on_event)).await

@@ -46,10 +46,7 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
         Way::Hybrid => model.hybrid_defaults,
         _ => (info.default_steps, info.default_guidance),
     };
-    let steps = request.steps.unwrap_or(own_steps);
-    if steps == 0 || steps > MAX_STEPS {
-        return Err(Error::bad_input(format!("{steps} steps cannot be drawn; give a number from 1 to {MAX_STEPS}")));
-    }
+    let steps = self::steps(request.steps.unwrap_or(own_steps))?;
     // What draws codes has a guidance of its own.
     let guidance = request.guidance.filter(|_| way != Way::Tokens).unwrap_or(own_guidance);
     let count = count(request)?;
@@ -135,7 +132,7 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
 ///
 /// # Errors
 /// `BadInput` for an empty prompt, or one that is far too long.
-pub fn check_prompts(request: &Request) -> Result<()> {
+fn check_prompts(request: &Request) -> Result<()> {
     // A picture says by itself what to draw.
     if request.prompt.trim().is_empty() && request.init.is_none() {
         return Err(Error::bad_input("the prompt is empty; say what to draw, for example \"a red apple\""));
@@ -149,6 +146,56 @@ pub fn check_prompts(request: &Request) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a model that draws from a prompt alone, and scores nothing, can be asked for.
+///
+/// # Errors
+/// `BadInput` for anything else.
+pub fn check_alone(request: &Request) -> Result<()> {
+    let searched = request.candidates.is_some()
+        || request.keep.is_some()
+        || request.beams.is_some()
+        || request.search.is_some_and(|search| search != Search::Sample);
+    let moves = request.motion.is_none() && request.frames.is_some_and(|frames| frames > 1);
+    let refused = [
+        (request.init.is_some() || request.mask.is_some(), "starts from no picture; leave the picture out"),
+        (!request.negative_prompt.is_empty(), "takes no negative prompt; leave it out"),
+        (searched, "has no scorer, so nothing chooses among candidates; leave them out"),
+        (moves, "draws single pictures; leave the frames out, or give a motion"),
+    ];
+    match refused.iter().find(|(asked, _)| *asked) {
+        Some((_, why)) => Err(Error::bad_input(format!("this model {why}"))),
+        None => check_prompts(request),
+    }
+}
+
+/// The guidance that is asked for, or the model's `own`.
+///
+/// # Errors
+/// `BadInput` where it is out of range.
+pub fn guidance(request: &Request, own: f32) -> Result<f32> {
+    let guidance = request.guidance.unwrap_or(own);
+    check_scale("guidance", guidance, own)?;
+    Ok(guidance)
+}
+
+fn check_scale(name: &str, scale: f32, own: f32) -> Result<()> {
+    if (0.0..=100.0).contains(&scale) {
+        return Ok(());
+    }
+    Err(Error::bad_input(format!(
+        "the {name} {scale} is out of range; give a number from 0 to 100 (this model's own is {own})"
+    )))
+}
+
+/// # Errors
+/// `BadInput` for a number of steps that cannot be taken.
+pub fn steps(steps: usize) -> Result<usize> {
+    if (1..=MAX_STEPS).contains(&steps) {
+        return Ok(steps);
+    }
+    Err(Error::bad_input(format!("{steps} steps cannot be drawn; give a number from 1 to {MAX_STEPS}")))
 }
 
 /// How many pictures are asked for.
@@ -374,11 +421,7 @@ fn guides(
 ) -> Result<Option<f32>> {
     let (own, network) = (model.info.default_guidance, &model.network);
     for (name, scale, own) in [("guidance", Some(guidance), own), ("true guidance", request.true_guidance, 1.0)] {
-        if let Some(scale) = scale.filter(|scale| !(0.0..=100.0).contains(scale)) {
-            return Err(Error::bad_input(format!(
-                "the {name} {scale} is out of range; give a number from 0 to 100 (this model's own is {own})"
-            )));
-        }
+        scale.map_or(Ok(()), |scale| check_scale(name, scale, own))?;
     }
     let by_true = model.family.true_guidance();
     if request.true_guidance.is_some() && !by_true {

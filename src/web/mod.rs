@@ -346,7 +346,10 @@ impl Model {
                         timings.denoise_ms += lap();
                     }
                     Event::Tokens { image, count, stage, row, rows, preview, .. } => {
-                        let preview = if wants_preview { Some(preview.image().await?) } else { None };
+                        let preview = match preview.filter(|_| wants_preview) {
+                            Some(preview) => Some(preview.image().await?),
+                            None => None,
+                        };
                         (last_stage, last_step) = (stage, rows);
                         tell(&on_step, stage, [image, count, row, rows], preview, None).await?;
                         timings.denoise_ms += lap();

@@ -136,7 +136,7 @@ fn drawn(model: &mut Pipeline, request: &Request, expected_ids: Option<&[f32]>) 
             Event::Tokens { tokens, logits: row, preview, .. } => {
                 codes = tokens.codes.iter().map(|code| *code as f32).collect();
                 logits.extend(row.iter().flat_map(|draw| draw.values.clone()));
-                let preview = preview.image().await?;
+                let preview = preview.unwrap().image().await?;
                 assert_eq!([preview.width, preview.height], [size; 2]);
                 // What is not drawn yet is white.
                 rows += 1;

@@ -33,7 +33,7 @@ describe('the package', () => {
             model: '/bundles/tokens_tiny/',
             device,
             keep: true,
-            drawings: Array.from({ length: 8 }, (_, index) => ({ ...APPLE, way, seed: 7 + index, raw: true })),
+            drawings: Array.from({ length: 8 }, (_, index) => ({ ...APPLE, way, seed: 7 + index, raw: true, preview: index === 0 })),
           });
           assert.deepEqual(reports.map(({ error }) => error), Array(8).fill(undefined));
           const [first] = reports;
