@@ -204,12 +204,19 @@ make_bundles() {
   export INKBLOOM_TEST_BUNDLES="$CACHE/test-bundles"
   local bundles="$INKBLOOM_TEST_BUNDLES"
   rm -rf "$bundles"
-  for case in sticker_tiny sticker_straight sticker_kl_wide sticker_inpaint sd15_preview sd3_without_t5 flux_true_guidance animatediff_euler; do
+  for case in sticker_tiny sticker_straight sticker_kl_wide sticker_inpaint sd15_preview sd3_without_t5 flux_true_guidance animatediff_euler tokens_tiny; do
     inkbloom convert --from "tests/fixtures/pipeline/$case" --to "$bundles/$case" --dtype f32 >/dev/null 2>&1
   done
   # What the browser must draw from the same seed.
   inkbloom generate --model "$bundles/sticker_tiny" --prompt "3d emoji of a red apple" --steps 2 --seed 7 \
     --dump "$bundles/sticker_tiny/seed-7.safetensors" --out "$bundles/sticker_tiny/seed-7.png" 2>/dev/null
+  for case in tokens hybrid; do
+    inkbloom generate --model "$bundles/tokens_tiny" --prompt "3d emoji of a red apple" --way $case --seed 7 \
+      --dump "$bundles/tokens_tiny/seed-7-$case.safetensors" --out "$bundles/tokens_tiny/seed-7-$case.png" 2>/dev/null
+  done
+  inkbloom convert --from tests/fixtures/autoregress/janus_pro --to "$bundles/janus_pro" --dtype f32 >/dev/null 2>&1
+  inkbloom generate --model "$bundles/janus_pro" --prompt "a red fox and two apple tree" --seed 7 \
+    --dump "$bundles/janus_pro/seed-7.safetensors" --out "$bundles/janus_pro/seed-7.png" 2>/dev/null
 }
 
 cmd_test() {

@@ -33,6 +33,8 @@ export class Settings {
   /** A size that was asked for before the model told its own. */
   #wantedSize = '';
   #wantedWay = '';
+  /** The way that a model draws in where nothing is chosen. */
+  #ownWay = 'diffusion';
 
   /** @param {{ onSize: () => void, onDevice: () => void }} events */
   constructor({ onSize, onDevice }) {
@@ -70,6 +72,7 @@ export class Settings {
     if ([...way.options].some(({ value }) => value === wantedWay)) way.value = wantedWay;
     byId('ways', HTMLLabelElement).hidden = this.#wayNote.hidden = ways.length < 2;
     this.#downloads = downloads;
+    this.#ownWay = ways[0];
     this.#describeWay();
     byId('choose', HTMLLabelElement).hidden = !chooses;
     if (!chooses) candidates.value = '';
@@ -149,7 +152,7 @@ export class Settings {
   }
 
   #describeWay() {
-    const way = /** @type {keyof typeof WAYS} */ (this.#fields.way.value || 'diffusion');
+    const way = /** @type {keyof typeof WAYS} */ (this.#fields.way.value || this.#ownWay);
     const bytes = this.#downloads[way] ?? 0;
     const fetched = bytes > 0 ? ` ${Math.max(1, Math.round(bytes / 1e6))} MB more are fetched for it, once.` : '';
     this.#wayNote.textContent = WAYS[way][1] + fetched;

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::quantizer::Quantizer;
+use super::{quantizer::Quantizer, shape::map_per_position};
 use crate::{
     Result,
     layers::{Activation, Conv2d, GroupNorm, ResnetBlock2D, ResnetOptions, multi_head_attention, upsample_nearest_2x},
@@ -55,6 +55,11 @@ impl JanusVqConfig {
     /// Pixels for each place, a side.
     pub fn factor(&self) -> usize {
         1 << (self.widths.len() - 1)
+    }
+
+    /// How many values the decoder's largest feature map has for each place.
+    pub fn map_per_place(&self) -> usize {
+        map_per_position(self.widths.iter().rev().copied())
     }
 }
 

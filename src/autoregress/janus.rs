@@ -7,7 +7,7 @@ use super::sample;
 use crate::{
     Error, Result,
     layers::{Activation, Decoder, DecoderConfig, DecoderKind, Embedding, HalfRotary, KvCache, Linear},
-    values::{ImageTokens, read},
+    values::{ImageTokens, TextEmbedding, read},
     weights::{Config, Params},
 };
 
@@ -108,6 +108,12 @@ impl Janus {
 
     pub fn config(&self) -> &JanusConfig {
         &self.config
+    }
+
+    /// How many values are in memory while a picture is drawn behind `tokens` of a prompt.
+    pub fn live_values(&self, tokens: usize) -> u64 {
+        let seen = tokens + self.config.side.pow(2);
+        self.decoder.cache_values(2, seen) + self.decoder.live_values(2, tokens, tokens)
     }
 
     /// What the language model is told of codes `[rows, 1]`: `[rows, 1, D]`.
@@ -211,6 +217,11 @@ impl<'a> JanusRun<'a> {
     /// What is drawn by now.
     pub fn tokens(&self) -> ImageTokens {
         ImageTokens { grid: [self.model.config.side; 2], codes: self.codes.clone(), residual: Vec::new() }
+    }
+
+    /// The prompt as the language model is told it, until the first code is pushed: `N` = 1.
+    pub fn prompt(&self) -> TextEmbedding {
+        TextEmbedding { hidden: self.next.clone().narrow(0, 0, 1), attention_mask: None, pooled: None }
     }
 
     /// Whether every place has a code.

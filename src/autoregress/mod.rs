@@ -1,5 +1,6 @@
 //! [`TextEmbedding`](crate::values::TextEmbedding) -> [`ImageTokens`](crate::values::ImageTokens), one code after the other.
 
+pub mod glm_image;
 pub mod janus;
 mod run;
 pub mod sample;

@@ -20,6 +20,8 @@ pub struct Condition {
     pub frames: usize,
     /// Layers that are left out, of networks that can.
     pub skip_layers: Vec<usize>,
+    /// A token for each patch, rows from the top, of networks that are told them; the negative prompt goes without.
+    pub tokens: Option<Vec<u32>>,
 }
 
 /// A network that predicts, from `x_t` and text, what its schedule steps along.

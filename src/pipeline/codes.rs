@@ -1,16 +1,63 @@
 //! Codes of the pictures that a request asks for, of however many candidates.
 
 use super::{
-    event::{Event, Stage},
+    event::{Event, Preview, Stage},
     finish::Finish,
-    request::CodesPlan,
+    model::Model,
+    plan,
+    request::{CodesPlan, Plan, Request},
+    text::Encoded,
 };
 use crate::{
-    Result,
+    Error, Result,
     autoregress::{Asked, Run, search},
     layers::resize_nearest,
     values::{ImageTokens, Latent, TextEmbedding},
 };
+
+/// A request for codes, checked and read.
+pub struct Asking {
+    pub plan: Plan,
+    pub codes: CodesPlan,
+    /// The negative prompt's, then the prompt's.
+    pub text: TextEmbedding,
+}
+
+/// Plans a request of a way that draws codes, reads its prompts and tells of them.
+///
+/// # Errors
+/// Those of the plan and of the text encoders, and whatever `on_event` gives.
+pub async fn read(
+    model: &mut Model,
+    request: &Request,
+    on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
+) -> Result<Asking> {
+    let mut plan = plan::plan(model, request)?;
+    let Some(codes) = plan.codes.clone() else { return Err(Error::bad_input("this way draws no codes")) };
+    let Encoded { tokens, embedding: text, warnings } =
+        model.read_text(&request.prompt, &request.negative_prompt, true).await?;
+    plan.warnings.extend(warnings);
+    on_event(Event::Text { tokens: &tokens, embedding: &text.last() }).await?;
+    Ok(Asking { plan, codes, text })
+}
+
+/// The scorer's word on a picture, where something chooses: told as an event, but of what beam search told of before.
+///
+/// # Errors
+/// Those of the scorer, and whatever `on_event` gives.
+pub async fn score(
+    finish: &Finish<'_>,
+    codes: &CodesPlan,
+    image: usize,
+    preview: Preview<'_>,
+    on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
+) -> Result<Option<f32>> {
+    Ok(match (finish.plan.candidates, codes.beams) {
+        (None, _) => None,
+        (_, Some(_)) => Some(finish.score(preview).await?.0),
+        (Some(count), _) => Some(finish.candidate([image, count], preview, on_event).await?),
+    })
+}
 
 /// The codes of one picture.
 pub struct Coded {
@@ -136,7 +183,7 @@ impl Batch<'_> {
             rows: drawn.rows,
             tokens: &tokens,
             logits: &drawn.logits,
-            preview,
+            preview: Some(preview),
         })
         .await?;
         Ok(Some([drawn.row, drawn.rows]))

@@ -72,7 +72,8 @@ impl<'a> Drawing<'a> {
         let [_, h, w] = model.latent_shape(plan.width, plan.height);
         let timesteps: Vec<f32> = plan.schedule.steps.iter().map(|step| step.timestep).collect();
         let (picture, guidance) = ((plan.height, plan.width), plan.guidance);
-        let condition = Condition { text, picture, guidance, frames: plan.frames, skip_layers: Vec::new() };
+        let condition =
+            Condition { text, picture, guidance, frames: plan.frames, skip_layers: Vec::new(), tokens: None };
         let (denoiser, scale) = (network.denoiser.as_ref(), plan.guides.unwrap_or(1.0));
         let skip = request.skip_layers.as_ref().map(|skip| (skip, plan.steps));
         let guidance = Guidance::new(denoiser, &condition, scale, plan.turns, skip, &timesteps, [h, w])?;

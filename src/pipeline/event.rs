@@ -1,10 +1,7 @@
 //! What is told of a drawing while it is made.
 
-use burn::tensor::{module, ops::AvgPoolOptions};
-
 use crate::{
     Result,
-    autoencoder::Autoencoder,
     autoregress::Logits,
     pixels::{self, Alpha},
     values::{Image, ImageTokens, Latent, PixelTensor, TextEmbedding, TokenIds},
@@ -38,7 +35,8 @@ pub enum Event<'a> {
         tokens: &'a ImageTokens,
         /// Guided logits of the first picture that is drawn here, of each draw of the row.
         logits: &'a [Logits],
-        preview: Preview<'a>,
+        /// Of models whose codes can be shown before the picture is drawn to them.
+        preview: Option<Preview<'a>>,
     },
     Step {
         image: usize,
@@ -87,14 +85,16 @@ impl Stage {
 
 /// A cheap look at what the model would draw if it stopped here, of an animation at its first frame; costs nothing until asked for.
 pub struct Preview<'a> {
-    pub(super) x_0: Latent,
-    pub(super) decoder: &'a Autoencoder,
-    /// Whether `decoder` is the model's own, for which half the size must do.
-    pub(super) halved: bool,
-    pub(super) alpha: Alpha,
+    decode: Box<dyn FnOnce() -> Result<PixelTensor> + 'a>,
+    alpha: Alpha,
 }
 
-impl Preview<'_> {
+impl<'a> Preview<'a> {
+    /// `decode` gives `[1, C, H', W']`.
+    pub(super) fn new(alpha: Alpha, decode: impl FnOnce() -> Result<PixelTensor> + 'a) -> Self {
+        Self { decode: Box::new(decode), alpha }
+    }
+
     /// By the model's preview decoder; without one, a picture of half the size, by averaging the latent two by two before
     /// decoding: a quarter of the work.
     ///
@@ -102,12 +102,11 @@ impl Preview<'_> {
     /// `DeviceLost` or `OutOfMemory` from the device.
     pub async fn image(self) -> Result<Image> {
         let alpha = self.alpha;
-        pixels::read_image(self.pixels(), alpha).await
+        pixels::read_image(self.pixels()?, alpha).await
     }
 
     /// The same, on its device: `[1, C, H', W']`.
-    pub(super) fn pixels(self) -> PixelTensor {
-        let x_0 = if self.halved { module::avg_pool2d(self.x_0, AvgPoolOptions::new([2, 2])) } else { self.x_0 };
-        self.decoder.decode(x_0)
+    pub(super) fn pixels(self) -> Result<PixelTensor> {
+        (self.decode)()
     }
 }

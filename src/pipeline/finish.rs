@@ -1,5 +1,7 @@
 //! From latents to pictures: previews, scores, the best of the candidates, decoding.
 
+use burn::tensor::{module, ops::AvgPoolOptions};
+
 use super::{
     event::{Event, Preview},
     model::Model,
@@ -36,7 +38,11 @@ impl<'a> Finish<'a> {
     /// Of the first frame.
     pub fn preview(&self, x_0: Latent) -> Preview<'a> {
         let (decoder, halved) = self.model.preview_decoder();
-        Preview { x_0: x_0.narrow(0, 0, 1), decoder, halved, alpha: self.model.info.alpha }
+        let x_0 = x_0.narrow(0, 0, 1);
+        Preview::new(self.model.info.alpha, move || {
+            let x_0 = if halved { module::avg_pool2d(x_0, AvgPoolOptions::new([2, 2])) } else { x_0 };
+            Ok(decoder.decode(x_0))
+        })
     }
 
     /// A look at a coarse grid of codes: the small picture that it is.
@@ -45,7 +51,8 @@ impl<'a> Finish<'a> {
     /// `BadInput` where the model has no codes.
     pub fn preview_layout(&self, layout: &ImageTokens) -> Result<Preview<'a>> {
         let (_, codebook) = self.model.codes()?;
-        Ok(Preview { halved: false, ..self.preview(codebook.decode(layout)) })
+        let ((decoder, _), latent) = (self.model.preview_decoder(), codebook.decode(layout));
+        Ok(Preview::new(self.model.info.alpha, move || Ok(decoder.decode(latent))))
     }
 
     /// The scorer's word on candidate `image`, and what it saw, by `preview`.
@@ -53,7 +60,7 @@ impl<'a> Finish<'a> {
     /// # Errors
     /// Those of the scorer, and of the device.
     pub async fn score(&self, preview: Preview<'_>) -> Result<(f32, Image)> {
-        let pixels = preview.pixels();
+        let pixels = preview.pixels()?;
         let score = read(self.model.scorer()?.forward(pixels.clone(), self.prompt)?).await?[0];
         Ok((score, pixels::read_image(pixels, self.model.info.alpha).await?))
     }

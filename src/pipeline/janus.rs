@@ -1,9 +1,15 @@
-//! Janus: a picture that a language model draws as tokens, from a folder as transformers publishes it. It has no text encoder, no
-//! network that denoises and no schedule, so it stands beside [`Pipeline`](super::Pipeline).
+//! Janus: a language model writes a picture as tokens, and the decoder of its tokenizer makes pixels of them. There is no text
+//! encoder, no network that denoises and no schedule.
 
-use burn::tensor::Device;
+use burn::tensor::Tensor;
 
-use super::request::{Generated, Request};
+use super::{
+    event::{Event, Preview, Stage},
+    family::JANUS,
+    memory::{F32_BYTES, MemoryNeeds, MemoryPlan, decoding},
+    plan,
+    request::{CodesPlan, Generated, Info, Plan, Request, Way},
+};
 use crate::{
     Error, Result,
     autoencoder::janus_vq::{JanusVq, JanusVqConfig},
@@ -12,19 +18,19 @@ use crate::{
         janus::{Janus as Transformer, JanusConfig, JanusRun, JanusTokens},
         sample::Sampling,
     },
+    denoise::schedule::Schedule,
     noise,
     pixels::{self, Alpha},
     prompt::Tokenizer,
-    values::{ImageTokens, PixelTensor},
-    weights::{ModelFiles, ParamShape, Tensors, list_params},
+    values::{ImageTokens, TokenIds},
+    weights::{ModelFiles, Tensors},
 };
 
 /// The component that `config.json` and `model.safetensors` of the folder are.
-pub const MODEL: &str = "model";
+const MODEL: &str = "model";
 /// The component that `generation_config.json` is the config of.
-pub const GENERATION: &str = "generation";
-/// What the folder's tokenizer is called.
-pub const TOKENIZER: &str = "tokenizer";
+const GENERATION: &str = "generation";
+const TOKENIZER: &str = "tokenizer";
 
 /// No prompt has more tokens, with what stands around it.
 const MOST_TOKENS: usize = 512;
@@ -37,49 +43,23 @@ pub struct Janus {
     tokens: JanusTokens,
     transformer: Transformer,
     vq: JanusVq,
+    /// How many values the largest feature map of decoding has for each place.
+    map: usize,
     sampling: Sampling,
-    guidance: f64,
-    /// Pixels of a picture, a side.
-    size: usize,
-}
-
-/// What happens on the way, in this order: `Text` once; then for every picture each row of `Tokens`, and `Decoded`.
-pub enum JanusEvent<'a> {
-    /// The prompt as the language model reads it.
-    Text {
-        ids: &'a [i64],
-    },
-    Tokens {
-        image: usize,
-        count: usize,
-        /// Rows that are drawn, from 1, and in all.
-        row: usize,
-        rows: usize,
-        tokens: &'a ImageTokens,
-        /// Guided logits of each place of the row; a draw is place times two.
-        logits: &'a [Logits],
-    },
-    Decoded {
-        image: usize,
-        pixels: &'a PixelTensor,
-    },
+    pub memory: MemoryPlan,
+    pub info: Info,
 }
 
 impl Janus {
-    /// Names and shapes of every tensor that the model in `files` takes: `model/key`.
-    ///
-    /// # Errors
-    /// `BadModel` for an option that this version does not know.
-    pub fn required_params(files: &ModelFiles, device: &Device) -> Result<Vec<ParamShape>> {
-        list_params(device, |tensors| Self::load(files, tensors)).map(|(params, _)| params)
-    }
-
     /// Builds the model from the configs of [`MODEL`], [`GENERATION`] and [`TOKENIZER`], that one's `tokenizer.json`, and
     /// `tensors`, which it takes.
     ///
     /// # Errors
     /// `BadModel` naming file, key and value, or the tensor, for whatever does not fit.
     pub fn load(files: &ModelFiles, tensors: &Tensors) -> Result<Self> {
+        if files.class(MODEL)? != JANUS {
+            return Err(files.unknown_class(MODEL, JANUS));
+        }
         let (config, settings) = (files.config(MODEL)?, files.config(GENERATION)?);
         let part =
             |key: &str| config.object(key)?.ok_or_else(|| Error::bad_model(format!("config.json lacks `{key}`")));
@@ -98,6 +78,7 @@ impl Janus {
         let room = config.text.max_position_embeddings.saturating_sub(config.side.pow(2)).min(MOST_TOKENS);
         let named = files.configs.get(TOKENIZER).map(|config| &config["boi_token"]);
         let boi_token = named.and_then(|token| token.as_str().or_else(|| token["content"].as_str()));
+        let guidance = settings.f64("guidance_scale", 5.0)? as f32;
         Ok(Self {
             tokenizer: Tokenizer::from_json(&json.to_string(), room, files.pad_token(TOKENIZER), file)?,
             boi_token: boi_token.unwrap_or("<begin_of_image>").to_owned(),
@@ -112,118 +93,161 @@ impl Janus {
                 top_k: settings.usize("top_k", 50)?,
                 top_p: settings.f64("top_p", 1.0)?,
             },
-            guidance: settings.f64("guidance_scale", 5.0)?,
-            size: config.side * vq.factor(),
+            map: vq.map_per_place(),
+            memory: MemoryPlan::default(),
+            info: Info {
+                alpha: Alpha::None,
+                max_text_tokens: room,
+                // It is told of rows.
+                default_steps: config.side,
+                default_guidance: guidance,
+                sizes: vec![[config.side * vq.factor(); 2]],
+                styles: Vec::new(),
+                ways: vec![Way::Tokens],
+                default_frames: 1,
+                frame_ms: 0,
+            },
             vq: JanusVq::load(&params.at("model.vqmodel"), &vq)?,
             transformer: Transformer::load(&params, config)?,
         })
     }
 
-    /// Pixels of a picture, a side: there is no other size.
-    pub fn size(&self) -> usize {
-        self.size
+    /// What it needs to draw, on top of its weights. Candidates and counts are drawn one after the other.
+    pub fn drawing_needs(&self) -> MemoryNeeds {
+        let side = self.transformer.config().side;
+        let decoding = decoding(self.map, side, side);
+        MemoryNeeds {
+            denoising: self.transformer.live_values(self.info.max_text_tokens) * F32_BYTES,
+            decoding,
+            decoding_tile: decoding,
+            ..MemoryNeeds::default()
+        }
     }
 
-    /// Draws. `on_event` is awaited at each [`JanusEvent`]; its error ends the drawing, which is how to cancel.
+    /// Checks a request and fills in the model's defaults.
     ///
     /// # Errors
-    /// `BadInput` for what this model cannot do; `DeviceLost` or `OutOfMemory` from the device; whatever `on_event` gives.
-    pub async fn generate(
+    /// `BadInput`: one sentence that says what is wrong and what would be right.
+    pub fn plan(&self, request: &Request) -> Result<Plan> {
+        plan::check_alone(request)?;
+        plan::pace(request)?;
+        let way = plan::known_way(&self.info.ways, request)?;
+        let count = plan::count(request)?;
+        if request.noise.is_some() {
+            return Err(Error::bad_input("this model draws from no noise but Gumbel's; leave the noise out"));
+        }
+        let [size, _] = self.info.sizes[0];
+        if let Some(side) = [request.width, request.height].into_iter().flatten().find(|side| *side != size) {
+            return Err(Error::bad_input(format!(
+                "this model draws pictures of {size} x {size}, and no side of {side}; leave the size out"
+            )));
+        }
+        let guidance = plan::guidance(request, self.info.default_guidance)?;
+        let codes = self.transformer.config().num_embeddings;
+        plan::check_given(request, [codes; 2])?;
+        let sampling = plan::sampling(request, self.sampling)?;
+        let mut warnings: Vec<String> = self.memory.warning().into_iter().collect();
+        plan::unused(request, way, &mut warnings);
+        Ok(Plan {
+            way,
+            codes: Some(CodesPlan { sampling, guidance: vec![guidance], beams: None, side_by_side: 1 }),
+            steps: self.info.default_steps,
+            guidance,
+            guides: None,
+            width: size,
+            height: size,
+            count,
+            candidates: None,
+            frames: 1,
+            frame_ms: self.info.frame_ms,
+            turns: false,
+            tile: None,
+            strength: 1.0,
+            schedule: Schedule { steps: Vec::new(), init_noise_sigma: 1.0 },
+            warnings,
+        })
+    }
+
+    /// Draws what `request` asks for.
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::generate`](super::Pipeline::generate).
+    pub async fn draw(
         &self,
         request: &Request,
-        mut on_event: impl AsyncFnMut(JanusEvent<'_>) -> Result<()>,
+        mut on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Generated> {
-        let (sampling, guidance) = self.plan(request)?;
-        let ids = self.ids(&request.prompt)?;
-        on_event(JanusEvent::Text { ids: &ids }).await?;
-        let (count, rows) = (request.count.unwrap_or(1), self.transformer.config().side);
-        let mut generated = Generated::default();
+        let plan = self.plan(request)?;
+        let sampling = plan.codes.as_ref().map_or(self.sampling, |codes| codes.sampling);
+        let prompt = self.read(&request.prompt)?;
+        let (count, rows) = (plan.count, self.transformer.config().side);
+        let mut generated = Generated { warnings: plan.warnings, ..Generated::default() };
         for image in 0..count {
             let seed = request.seed.wrapping_add(image as u64);
-            let mut run = JanusRun::new(&self.transformer, &ids, self.tokens, guidance)?;
+            let mut run = JanusRun::new(&self.transformer, &prompt.ids, self.tokens, plan.guidance.into())?;
+            if image == 0 {
+                let tokens = std::slice::from_ref(&prompt);
+                on_event(Event::Text { tokens, embedding: &run.prompt() }).await?;
+            }
             for row in 1..=rows {
-                let mut noted = Vec::with_capacity(rows);
+                let mut logits = Vec::with_capacity(rows);
                 for place in (row - 1) * rows..row * rows {
-                    let (draw, logits) = (2 * place, run.logits().await?);
-                    let code = match (request.tokens.get(place), request.gumbel.get(&draw)) {
-                        (Some([code, _]), _) => *code,
-                        (None, Some(noise)) => sampling.draw(&logits, noise) as u32,
-                        (None, None) => {
-                            let noise = noise::gumbel(seed, CODE_STREAM + draw as u64, logits.len());
-                            sampling.draw(&logits, &noise) as u32
-                        }
-                    };
-                    run.push(code);
-                    noted.push(Logits { draw, values: logits.iter().map(|logit| *logit as f32).collect() });
+                    logits.push(self.place(request, sampling, seed, place, &mut run).await?);
                 }
-                let tokens = run.tokens();
-                on_event(JanusEvent::Tokens { image, count, row, rows, tokens: &tokens, logits: &noted }).await?;
+                let (tokens, stage) = (run.tokens(), Stage::Detail);
+                let preview = Some(self.preview(&tokens, row));
+                on_event(Event::Tokens { image, count, stage, row, rows, tokens: &tokens, logits: &logits, preview })
+                    .await?;
             }
             let pixels = self.vq.decode(&run.tokens())?;
-            on_event(JanusEvent::Decoded { image, pixels: &pixels }).await?;
+            on_event(Event::Decoded { image, frame: 0, pixels: &pixels }).await?;
             generated.images.push(pixels::read_image(pixels, Alpha::None).await?);
             generated.seeds.push(seed);
         }
         Ok(generated)
     }
 
-    /// How codes are drawn, and by how much they are guided.
-    fn plan(&self, request: &Request) -> Result<(Sampling, f64)> {
-        let refused = [
-            (request.init.is_some(), "starts from no picture; leave the picture out"),
-            (!request.negative_prompt.is_empty(), "takes no negative prompt; leave it out"),
-            (request.candidates.is_some(), "has no scorer, so nothing chooses among candidates; leave them out"),
-            (request.steps.is_some(), "draws a token after the other and has no steps; leave them out"),
-            (request.count == Some(0), "draws at least 1 picture; raise the count"),
-        ];
-        if let Some((_, why)) = refused.iter().find(|(asked, _)| *asked) {
-            return Err(Error::bad_input(format!("this model {why}")));
-        }
-        if let Some(side) = [request.width, request.height].into_iter().flatten().find(|side| *side != self.size) {
-            return Err(Error::bad_input(format!(
-                "this model draws pictures of {0} x {0}, and no side of {side}; leave the size out",
-                self.size
-            )));
-        }
-        let codes = self.transformer.config().num_embeddings;
-        if let Some([code, _]) = request.tokens.iter().find(|[code, _]| *code as usize >= codes) {
-            return Err(Error::bad_input(format!("the token {code} is none of this model's, which has {codes}")));
-        }
-        if let Some((draw, noise)) = request.gumbel.iter().find(|(_, noise)| noise.len() != codes) {
-            return Err(Error::bad_input(format!("`gumbel.{draw}` has {} numbers; it must have {codes}", noise.len())));
-        }
-        let sampling = Sampling {
-            temperature: request.temperature.unwrap_or(self.sampling.temperature),
-            top_k: request.top_k.unwrap_or(self.sampling.top_k),
-            top_p: request.top_p.unwrap_or(self.sampling.top_p),
+    /// Draws the code of one place, whose draw is its number times two, for there is no second code; gives its guided logits.
+    async fn place(
+        &self,
+        request: &Request,
+        sampling: Sampling,
+        seed: u64,
+        place: usize,
+        run: &mut JanusRun<'_>,
+    ) -> Result<Logits> {
+        let (draw, logits) = (2 * place, run.logits().await?);
+        let by = |noise: &[f32]| sampling.draw(&logits, noise) as u32;
+        let code = match (request.tokens.get(place), request.gumbel.get(&draw)) {
+            (Some([code, _]), _) => *code,
+            (None, Some(noise)) => by(noise),
+            (None, None) => by(&noise::gumbel(seed, CODE_STREAM + draw as u64, logits.len())),
         };
-        let guidance = request.guidance.map_or(self.guidance, f64::from);
-        if !(sampling.temperature.is_finite() && sampling.temperature >= 0.0) {
-            return Err(Error::bad_input("the temperature must be a number of at least 0"));
-        }
-        if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
-            return Err(Error::bad_input("top-p must be above 0 and at most 1"));
-        }
-        if !guidance.is_finite() {
-            return Err(Error::bad_input("the guidance must be a number"));
-        }
-        Ok((sampling, guidance))
+        run.push(code);
+        Ok(Logits { draw, values: logits.iter().map(|logit| *logit as f32).collect() })
+    }
+
+    /// The rows that are drawn, and white below them.
+    fn preview(&self, tokens: &ImageTokens, row: usize) -> Preview<'_> {
+        let [rows, columns] = tokens.grid;
+        let drawn = ImageTokens { grid: [row, columns], ..tokens.clone() };
+        Preview::new(Alpha::None, move || {
+            let above = self.vq.decode(&drawn)?;
+            let [n, c, h, w] = above.dims();
+            if row == rows {
+                return Ok(above);
+            }
+            let below = Tensor::ones([n, c, h / row * (rows - row), w], &above.device());
+            Ok(Tensor::cat(vec![above, below], 2))
+        })
     }
 
     /// The prompt as the tokenizer's own template has it, up to where a picture begins.
-    fn ids(&self, prompt: &str) -> Result<Vec<i64>> {
-        let tokens = self.tokenizer.encode(&format!("<|User|>: {prompt}\n\n<|Assistant|>:{}", self.boi_token))?;
-        if let Some(total) = tokens.truncated_from {
-            return Err(Error::bad_input(format!(
-                "the prompt has {total} tokens, and this model reads {}; shorten it",
-                self.tokenizer.max_tokens()
-            )));
-        }
-        let ids: Vec<i64> =
-            tokens.ids.iter().zip(&tokens.attention_mask).filter(|(_, kept)| **kept == 1).map(|(id, _)| *id).collect();
+    fn read(&self, prompt: &str) -> Result<TokenIds> {
+        let tokens = self.tokenizer.encode_whole(&format!("<|User|>: {prompt}\n\n<|Assistant|>:{}", self.boi_token))?;
         // A picture is drawn only behind the token that begins one.
-        match ids.last() {
-            Some(last) if *last == self.tokens.boi => Ok(ids),
+        match tokens.ids.last() {
+            Some(last) if *last == self.tokens.boi => Ok(tokens),
             _ => Err(Error::bad_model(format!(
                 "tokenizer.json does not read {} as the token {}, which generation_config.json says begins a picture",
                 self.boi_token, self.tokens.boi

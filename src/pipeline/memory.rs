@@ -10,7 +10,7 @@ const LIVE_MAPS: u64 = 3;
 pub const F32_BYTES: u64 = size_of::<f32>() as u64;
 
 /// What a model needs, in bytes, everything in f32. Weights are exact, the rest is an estimate from the configs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryNeeds {
     /// The weights of the text encoders.
     pub text: u64,
@@ -82,6 +82,13 @@ impl MemoryPlan {
             budget,
             resident: text + in_memory(needs.other, kept),
         }
+    }
+
+    /// What is to be told of too little memory.
+    pub fn warning(&self) -> Option<String> {
+        let mib = self.short_by.div_ceil(1 << 20);
+        let words = || format!("this model needs about {mib} MiB more memory than it may take; drawing may fail");
+        (self.short_by > 0).then(words)
     }
 
     /// How many bytes there are to draw with, besides what stays.

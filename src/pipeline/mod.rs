@@ -10,8 +10,9 @@
 //! plan                                a request checked against a model
 //! finish                              where every way ends: scores, the best of them, pixels
 //! diffusion, codes, tokens, hybrid    the ways of drawing, a file each; codes are what the last two draw
+//! glm_image, janus                    models that write codes in a way that is no other's
+//! kind                                any kind of model
 //! mod                                 Pipeline: load, choose the way, generate
-//! janus                               a model of another kind, with a way of its own
 //! ```
 
 mod codes;
@@ -19,10 +20,12 @@ mod diffusion;
 mod event;
 mod family;
 mod finish;
+mod glm_image;
 mod hybrid;
 mod image_to_image;
 mod inpaint;
-pub mod janus;
+mod janus;
+mod kind;
 mod memory;
 mod model;
 mod motion;
@@ -34,22 +37,23 @@ mod text_to_image;
 mod tokens;
 
 pub use event::{Event, Preview, Stage};
+pub use family::{GLM_IMAGE, JANUS};
+use kind::Kind;
+pub use kind::{memory_needs, required_params, ways};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
 use model::Model;
-pub use model::{
-    AUTOREGRESSIVE, CODEBOOK, HYBRID, MOTION, OPTIONAL, PREVIEW, SCORER, memory_needs, required_params, ways,
-};
+pub use model::{AUTOREGRESSIVE, CODEBOOK, HYBRID, MOTION, OPTIONAL, PREVIEW, SCORER};
 pub use request::{CodesPlan, Generated, Info, Keep, Plan, Request, Search, Way};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};
 use crate::{
-    Result, animation,
+    Error, Result, animation,
     weights::{ModelFiles, Tensors},
 };
 
 /// A loaded model of any class that this version runs, ready to draw.
 pub struct Pipeline {
-    model: Model,
+    kind: Kind,
 }
 
 impl Pipeline {
@@ -58,12 +62,16 @@ impl Pipeline {
     /// # Errors
     /// `BadModel` naming file, key and value, or the tensor, for whatever does not fit.
     pub fn load(files: &ModelFiles, tensors: &Tensors) -> Result<Self> {
-        Ok(Self { model: Model::load(files, tensors)? })
+        Ok(Self { kind: Kind::load(files, tensors)? })
     }
 
     /// The same model, making do with less memory. Its `tensors` were kept as the plan says.
     pub fn with_memory(mut self, memory: MemoryPlan) -> Self {
-        self.model.memory = memory;
+        match &mut self.kind {
+            Kind::Model(model) => model.memory = memory,
+            Kind::GlmImage(glm) => glm.memory = memory,
+            Kind::Janus(janus) => janus.memory = memory,
+        }
         self
     }
 
@@ -72,7 +80,10 @@ impl Pipeline {
     /// # Errors
     /// Those of [`load`](Self::load), for the text encoders alone.
     pub fn restore_text(&mut self, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
-        self.model.restore_text(files, tensors)
+        match &mut self.kind {
+            Kind::Model(model) => model.restore_text(files, tensors),
+            Kind::GlmImage(_) | Kind::Janus(_) => Ok(()),
+        }
     }
 
     /// Adds one of the [`OPTIONAL`] components to a model that was loaded without it.
@@ -80,37 +91,37 @@ impl Pipeline {
     /// # Errors
     /// Those of [`load`](Self::load), for that component alone.
     pub fn add_optional(&mut self, component: &str, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
-        self.model.add_optional(component, files, tensors)
+        match &mut self.kind {
+            Kind::Model(model) => model.add_optional(component, files, tensors),
+            Kind::GlmImage(_) | Kind::Janus(_) => {
+                Err(Error::bad_model(format!("`{component}` is no component of this model")))
+            }
+        }
     }
 
     /// Whether that one of the [`OPTIONAL`] components is there.
     pub fn has_optional(&self, component: &str) -> bool {
-        self.model.has_optional(component)
+        self.kind.model().is_some_and(|model| model.has_optional(component))
     }
 
-    /// Whether the text encoders are on the device.
+    /// Whether the text encoders are on the device, or there are none to release.
     pub fn has_text(&self) -> bool {
-        self.model.has_text()
+        self.kind.model().is_none_or(Model::has_text)
     }
 
     pub fn info(&self) -> &Info {
-        &self.model.info
-    }
-
-    /// The shape of starting noise for a picture of this size: `[C, height / factor, width / factor]`.
-    pub fn latent_shape(&self, width: usize, height: usize) -> [usize; 3] {
-        self.model.latent_shape(width, height)
+        self.kind.info()
     }
 
     /// The size in which a picture of any size is drawn: its own, cut to what the model can do; the model's own of the
     /// nearest shape, where that is too small or too large.
     pub fn drawable_size(&self, width: usize, height: usize) -> [usize; 2] {
-        plan::drawable_size(&self.model, width, height)
+        self.kind.model().map_or(self.info().sizes[0], |model| plan::drawable_size(model, width, height))
     }
 
     /// Whether the network takes mask and masked picture, and nothing less.
     pub fn repaints_only(&self) -> bool {
-        self.model.repaints_only()
+        self.kind.model().is_some_and(Model::repaints_only)
     }
 
     /// Checks a request and fills in the model's defaults.
@@ -118,7 +129,11 @@ impl Pipeline {
     /// # Errors
     /// `BadInput`: one sentence that says what is wrong and what would be right.
     pub fn plan(&self, request: &Request) -> Result<Plan> {
-        plan::plan(&self.model, request)
+        match &self.kind {
+            Kind::Model(model) => plan::plan(model, request),
+            Kind::GlmImage(glm) => glm.plan(request),
+            Kind::Janus(janus) => janus.plan(request),
+        }
     }
 
     /// Draws. `on_event` is awaited at each [`Event`]; its error ends the drawing, which is how to cancel.
@@ -132,10 +147,14 @@ impl Pipeline {
         on_event: impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Generated> {
         // On the heap, for a browser's stack is small.
-        let mut drawn = match request.way {
-            None | Some(Way::Diffusion) => Box::pin(diffusion::draw(&mut self.model, request, on_event)).await,
-            Some(Way::Tokens) => Box::pin(tokens::draw(&mut self.model, request, on_event)).await,
-            Some(Way::Hybrid) => Box::pin(hybrid::draw(&mut self.model, request, on_event)).await,
+        let mut drawn = match (&mut self.kind, request.way) {
+            (Kind::GlmImage(glm), _) => Box::pin(glm.draw(request, on_event)).await,
+            (Kind::Janus(janus), _) => Box::pin(janus.draw(request, on_event)).await,
+            (Kind::Model(model), None | Some(Way::Diffusion)) => {
+                Box::pin(diffusion::draw(model, request, on_event)).await
+            }
+            (Kind::Model(model), Some(Way::Tokens)) => Box::pin(tokens::draw(model, request, on_event)).await,
+            (Kind::Model(model), Some(Way::Hybrid)) => Box::pin(hybrid::draw(model, request, on_event)).await,
         }?;
         if let Some((motion, frames, frame_ms)) = plan::pace(request)? {
             let moved = drawn.images.iter().map(|image| animation::animate(image, motion, frames, frame_ms));

@@ -19,7 +19,7 @@ use crate::{
     },
     pixels::Alpha,
     score::Scorer,
-    weights::{ModelFiles, ParamShape, Tensors, config::Notes, list_params},
+    weights::{ModelFiles, Tensors, config::Notes},
 };
 
 /// A loaded model, ready to draw.
@@ -77,50 +77,6 @@ impl Way {
             Self::Hybrid => &[CODEBOOK, AUTOREGRESSIVE, HYBRID],
         }
     }
-}
-
-/// The ways of drawing that the model in `files` has with all its components, the default first.
-///
-/// # Errors
-/// `BadModel` for a class or an option that this version does not know.
-pub fn ways(files: &ModelFiles) -> Result<Vec<Way>> {
-    list_params(&Device::flex(), |tensors| Model::load(files, tensors)).map(|(_, model)| model.info.ways)
-}
-
-/// Names and shapes of every tensor that the model in `files` takes: `component/key`.
-///
-/// # Errors
-/// `BadModel` for a class or an option that this version does not know.
-pub fn required_params(files: &ModelFiles, device: &Device) -> Result<Vec<ParamShape>> {
-    list_params(device, |tensors| Model::load(files, tensors)).map(|(params, _)| params)
-}
-
-/// What the model in `files` needs of a device's memory, read off its configs alone.
-///
-/// # Errors
-/// `BadModel` for a class or an option that this version does not know.
-pub fn memory_needs(files: &ModelFiles) -> Result<MemoryNeeds> {
-    let (params, model) = list_params(&Device::flex(), |tensors| Model::load(files, tensors))?;
-    let bytes = |of_text: bool| {
-        // A table that can be computed is left out.
-        let kept = params.iter().filter(|param| param.computed.is_none());
-        let params = kept.filter(|param| param.name.starts_with("text_encoder") == of_text);
-        let bytes = |param: &ParamShape| param.shape.iter().fold(F32_BYTES, |n, side| n.saturating_mul(*side as u64));
-        params.map(bytes).fold(0, u64::saturating_add)
-    };
-    let [width, height] = model.info.sizes[0];
-    let [_, h, w] = model.latent_shape(width, height);
-    let prompts = if model.guides(model.info.default_guidance, None).is_some() { 2 } else { 1 };
-    let frames = if model.family.animates() { model.info.default_frames } else { 1 };
-    let map = model.autoencoder.shape().map_per_position;
-    let codes = model.autoregressive.as_ref().map_or(0, |codes| codes.live_values(1, 2, codes.config().places()));
-    Ok(MemoryNeeds {
-        text: bytes(true),
-        other: bytes(false),
-        denoising: model.network.denoiser.live_values(prompts * frames, h, w).max(codes) * F32_BYTES,
-        decoding: decoding(map, h, w),
-        decoding_tile: decoding(map, h.min(MIN_TILE), w.min(MIN_TILE)),
-    })
 }
 
 impl Model {
@@ -269,6 +225,22 @@ impl Model {
         };
         self.info.ways = Way::ALL.into_iter().filter(has).collect();
         Ok(())
+    }
+
+    /// What it needs to draw, on top of its weights.
+    pub fn drawing_needs(&self) -> MemoryNeeds {
+        let [width, height] = self.info.sizes[0];
+        let [_, h, w] = self.latent_shape(width, height);
+        let prompts = if self.guides(self.info.default_guidance, None).is_some() { 2 } else { 1 };
+        let frames = if self.family.animates() { self.info.default_frames } else { 1 };
+        let map = self.autoencoder.shape().map_per_position;
+        let codes = self.autoregressive.as_ref().map_or(0, |codes| codes.live_values(1, 2, codes.config().places()));
+        MemoryNeeds {
+            denoising: self.network.denoiser.live_values(prompts * frames, h, w).max(codes) * F32_BYTES,
+            decoding: decoding(map, h, w),
+            decoding_tile: decoding(map, h.min(MIN_TILE), w.min(MIN_TILE)),
+            ..MemoryNeeds::default()
+        }
     }
 
     /// Brings back text encoders that the memory plan released.

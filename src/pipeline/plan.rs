@@ -39,45 +39,22 @@ const STRENGTH_BELOW_MASK: f64 = 1.0;
 /// `BadInput`: one sentence that says what is wrong and what would be right.
 pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     let info = &model.info;
-    // A picture says by itself what to draw.
-    if request.prompt.trim().is_empty() && request.init.is_none() {
-        return Err(Error::bad_input("the prompt is empty; say what to draw, for example \"a red apple\""));
-    }
-    for (name, prompt) in [("prompt", &request.prompt), ("negative prompt", &request.negative_prompt)] {
-        if prompt.len() > MAX_PROMPT_BYTES {
-            return Err(Error::bad_input(format!(
-                "the {name} has {} bytes; at most {MAX_PROMPT_BYTES} are read",
-                prompt.len()
-            )));
-        }
-    }
+    check_prompts(request)?;
     pace(request)?;
     let way = way(model, request)?;
     let (own_steps, own_guidance) = match way {
         Way::Hybrid => model.hybrid_defaults,
         _ => (info.default_steps, info.default_guidance),
     };
-    let steps = request.steps.unwrap_or(own_steps);
-    if steps == 0 || steps > MAX_STEPS {
-        return Err(Error::bad_input(format!("{steps} steps cannot be drawn; give a number from 1 to {MAX_STEPS}")));
-    }
+    let steps = self::steps(request.steps.unwrap_or(own_steps))?;
     // What draws codes has a guidance of its own.
     let guidance = request.guidance.filter(|_| way != Way::Tokens).unwrap_or(own_guidance);
-    let count = request.count.unwrap_or(1);
-    if count == 0 {
-        return Err(Error::bad_input("a count of 0 pictures draws nothing; give at least 1"));
-    }
+    let count = count(request)?;
     let candidates = candidates(model, request, count)?;
     let codes = codes(model, request, way, candidates, count)?;
     let all = codes.as_ref().and_then(|codes| codes.beams).or(candidates).unwrap_or(count);
     let count = if request.keep == Some(Keep::All) { all } else { count };
-    let mut warnings = Vec::new();
-    if model.memory.short_by > 0 {
-        warnings.push(format!(
-            "this model needs about {} MiB more memory than it may take; drawing may fail",
-            model.memory.short_by.div_ceil(1 << 20)
-        ));
-    }
+    let mut warnings: Vec<String> = model.memory.warning().into_iter().collect();
     let guides = guides(model, request, guidance, steps, &mut warnings)?;
     unused(request, way, &mut warnings);
     let (width, height) = size(model, request, way, &mut warnings)?;
@@ -151,18 +128,103 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     })
 }
 
+/// Whether prompts can be read at all.
+///
+/// # Errors
+/// `BadInput` for an empty prompt, or one that is far too long.
+fn check_prompts(request: &Request) -> Result<()> {
+    // A picture says by itself what to draw.
+    if request.prompt.trim().is_empty() && request.init.is_none() {
+        return Err(Error::bad_input("the prompt is empty; say what to draw, for example \"a red apple\""));
+    }
+    for (name, prompt) in [("prompt", &request.prompt), ("negative prompt", &request.negative_prompt)] {
+        if prompt.len() > MAX_PROMPT_BYTES {
+            return Err(Error::bad_input(format!(
+                "the {name} has {} bytes; at most {MAX_PROMPT_BYTES} are read",
+                prompt.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What a model that draws from a prompt alone, and scores nothing, can be asked for.
+///
+/// # Errors
+/// `BadInput` for anything else.
+pub fn check_alone(request: &Request) -> Result<()> {
+    let searched = request.candidates.is_some()
+        || request.keep.is_some()
+        || request.beams.is_some()
+        || request.search.is_some_and(|search| search != Search::Sample);
+    let moves = request.motion.is_none() && request.frames.is_some_and(|frames| frames > 1);
+    let refused = [
+        (request.init.is_some() || request.mask.is_some(), "starts from no picture; leave the picture out"),
+        (!request.negative_prompt.is_empty(), "takes no negative prompt; leave it out"),
+        (searched, "has no scorer, so nothing chooses among candidates; leave them out"),
+        (moves, "draws single pictures; leave the frames out, or give a motion"),
+    ];
+    match refused.iter().find(|(asked, _)| *asked) {
+        Some((_, why)) => Err(Error::bad_input(format!("this model {why}"))),
+        None => check_prompts(request),
+    }
+}
+
+/// The guidance that is asked for, or the model's `own`.
+///
+/// # Errors
+/// `BadInput` where it is out of range.
+pub fn guidance(request: &Request, own: f32) -> Result<f32> {
+    let guidance = request.guidance.unwrap_or(own);
+    check_scale("guidance", guidance, own)?;
+    Ok(guidance)
+}
+
+fn check_scale(name: &str, scale: f32, own: f32) -> Result<()> {
+    if (0.0..=100.0).contains(&scale) {
+        return Ok(());
+    }
+    Err(Error::bad_input(format!(
+        "the {name} {scale} is out of range; give a number from 0 to 100 (this model's own is {own})"
+    )))
+}
+
+/// # Errors
+/// `BadInput` for a number of steps that cannot be taken.
+pub fn steps(steps: usize) -> Result<usize> {
+    if (1..=MAX_STEPS).contains(&steps) {
+        return Ok(steps);
+    }
+    Err(Error::bad_input(format!("{steps} steps cannot be drawn; give a number from 1 to {MAX_STEPS}")))
+}
+
+/// How many pictures are asked for.
+///
+/// # Errors
+/// `BadInput` for none.
+pub fn count(request: &Request) -> Result<usize> {
+    match request.count.unwrap_or(1) {
+        0 => Err(Error::bad_input("a count of 0 pictures draws nothing; give at least 1")),
+        count => Ok(count),
+    }
+}
+
+/// The way of drawing that is asked for, one of `ways`, or the first of them.
+///
+/// # Errors
+/// `BadInput` for another.
+pub fn known_way(ways: &[Way], request: &Request) -> Result<Way> {
+    let way = request.way.or(ways.first().copied()).unwrap_or(Way::Diffusion);
+    if ways.contains(&way) {
+        return Ok(way);
+    }
+    let known: Vec<_> = ways.iter().map(|way| way.name()).collect();
+    Err(Error::bad_input(format!("this model cannot draw in the way {}; it knows {}", way.name(), known.join(", "))))
+}
+
 /// The way of drawing.
 fn way(model: &Model, request: &Request) -> Result<Way> {
-    let ways = &model.info.ways;
-    let way = request.way.unwrap_or(Way::Diffusion);
-    if !ways.contains(&way) {
-        let known: Vec<_> = ways.iter().map(|way| way.name()).collect();
-        return Err(Error::bad_input(format!(
-            "this model cannot draw in the way {}; it knows {}",
-            way.name(),
-            known.join(", ")
-        )));
-    }
+    let way = known_way(&model.info.ways, request)?;
     if way != Way::Diffusion && (request.init.is_some() || request.mask.is_some()) {
         return Err(Error::bad_input(format!(
             "the way {} draws from a prompt alone; leave it out to start from a picture",
@@ -186,40 +248,9 @@ fn codes(
     }
     let (autoregressive, _) = model.codes()?;
     let config = autoregressive.config();
-    let Sampling { temperature, top_k, top_p } = config.sampling;
-    let sampling = Sampling {
-        temperature: request.temperature.unwrap_or(temperature),
-        top_k: request.top_k.unwrap_or(top_k),
-        top_p: request.top_p.unwrap_or(top_p),
-    };
-    if !(sampling.temperature >= 0.0 && sampling.temperature <= 100.0) {
-        return Err(Error::bad_input(format!(
-            "the temperature {} is out of range; give a number from 0 to 100, 1 as it was trained",
-            sampling.temperature
-        )));
-    }
-    if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
-        return Err(Error::bad_input(format!(
-            "the top p {} is out of range; give a share above 0 and up to 1",
-            sampling.top_p
-        )));
-    }
+    let sampling = sampling(request, config.sampling)?;
     let scales = config.guidance.iter().map(|own| request.guidance.filter(|_| way == Way::Tokens).unwrap_or(*own));
-    if request.tokens.iter().flat_map(|pair| pair.iter().zip(config.codes)).any(|(code, codes)| *code as usize >= codes)
-    {
-        return Err(Error::bad_input(format!(
-            "the tokens are of another tokenizer; this model's codes are below {} and {}",
-            config.codes[0], config.codes[1]
-        )));
-    }
-    let wrong = |(draw, noise): &(&usize, &Vec<f32>)| noise.len() != config.codes[*draw % 2];
-    if let Some((draw, noise)) = request.gumbel.iter().find(wrong) {
-        return Err(Error::bad_input(format!(
-            "the Gumbel noise {draw} has {} values; there are {} codes to draw from",
-            noise.len(),
-            config.codes[draw % 2]
-        )));
-    }
+    check_given(request, config.codes)?;
     let places = if way == Way::Tokens { config.places() } else { config.coarse_places() };
     let fits = |pictures: usize| autoregressive.live_values(pictures, 2, places) * F32_BYTES <= model.memory.room();
     let wanted = candidates.unwrap_or(1);
@@ -235,6 +266,53 @@ fn codes(
     let most = if beams.is_some() { wanted } else { wanted.min(MOST_SIDE_BY_SIDE) };
     let side_by_side = (least..=most).rev().find(|pictures| fits(*pictures)).unwrap_or(least);
     Ok(Some(CodesPlan { sampling, guidance: scales.collect(), beams, side_by_side }))
+}
+
+/// How codes are drawn, by a model that draws them by its `own` sampling.
+///
+/// # Errors
+/// `BadInput` for a number that is out of range.
+pub fn sampling(request: &Request, own: Sampling) -> Result<Sampling> {
+    let sampling = Sampling {
+        temperature: request.temperature.unwrap_or(own.temperature),
+        top_k: request.top_k.unwrap_or(own.top_k),
+        top_p: request.top_p.unwrap_or(own.top_p),
+    };
+    if !(sampling.temperature >= 0.0 && sampling.temperature <= 100.0) {
+        return Err(Error::bad_input(format!(
+            "the temperature {} is out of range; give a number from 0 to 100, 1 as it was trained",
+            sampling.temperature
+        )));
+    }
+    if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
+        return Err(Error::bad_input(format!(
+            "the top p {} is out of range; give a share above 0 and up to 1",
+            sampling.top_p
+        )));
+    }
+    Ok(sampling)
+}
+
+/// Whether codes and Gumbel noise that are given are those of a tokenizer with so many first and second `codes`.
+///
+/// # Errors
+/// `BadInput` for those of another.
+pub fn check_given(request: &Request, codes: [usize; 2]) -> Result<()> {
+    if request.tokens.iter().flat_map(|pair| pair.iter().zip(codes)).any(|(code, codes)| *code as usize >= codes) {
+        return Err(Error::bad_input(format!(
+            "the tokens are of another tokenizer; this model's codes are below {} and {}",
+            codes[0], codes[1]
+        )));
+    }
+    let wrong = |(draw, noise): &(&usize, &Vec<f32>)| noise.len() != codes[*draw % 2];
+    if let Some((draw, noise)) = request.gumbel.iter().find(wrong) {
+        return Err(Error::bad_input(format!(
+            "the Gumbel noise {draw} has {} values; there are {} codes to draw from",
+            noise.len(),
+            codes[draw % 2]
+        )));
+    }
+    Ok(())
 }
 
 /// How many candidates beam search draws to the end, where it is asked for.
@@ -264,7 +342,7 @@ fn beams(request: &Request, way: Way, candidates: Option<usize>, count: usize) -
 }
 
 /// Warns of what does not act in a way of drawing.
-fn unused(request: &Request, way: Way, warnings: &mut Vec<String>) {
+pub fn unused(request: &Request, way: Way, warnings: &mut Vec<String>) {
     let of_codes = [
         ("temperature", request.temperature.is_some()),
         ("top k", request.top_k.is_some()),
@@ -343,11 +421,7 @@ fn guides(
 ) -> Result<Option<f32>> {
     let (own, network) = (model.info.default_guidance, &model.network);
     for (name, scale, own) in [("guidance", Some(guidance), own), ("true guidance", request.true_guidance, 1.0)] {
-        if let Some(scale) = scale.filter(|scale| !(0.0..=100.0).contains(scale)) {
-            return Err(Error::bad_input(format!(
-                "the {name} {scale} is out of range; give a number from 0 to 100 (this model's own is {own})"
-            )));
-        }
+        scale.map_or(Ok(()), |scale| check_scale(name, scale, own))?;
     }
     let by_true = model.family.true_guidance();
     if request.true_guidance.is_some() && !by_true {

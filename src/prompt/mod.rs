@@ -2,10 +2,12 @@
 
 mod clip;
 mod files;
+mod glyphs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use files::{Assembled, TokenizerFiles};
+pub use glyphs::glyphs;
 use tokenizers::{PaddingDirection, PaddingParams, PaddingStrategy, Tokenizer as Inner, TruncationParams};
 
 use crate::{Error, Result, values::TokenIds};
@@ -66,6 +68,23 @@ impl Tokenizer {
     /// The number of tokens of every [`TokenIds`] this gives.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
+    }
+
+    /// The whole text, without padding, for language models that go on from its end.
+    ///
+    /// # Errors
+    /// `BadInput` where it has more tokens than are read.
+    pub fn encode_whole(&self, text: &str) -> Result<TokenIds> {
+        let tokens = self.encode(text)?;
+        if let Some(total) = tokens.truncated_from {
+            return Err(Error::bad_input(format!(
+                "the prompt has {total} tokens, and this model reads {}; shorten it",
+                self.max_tokens
+            )));
+        }
+        let kept = tokens.ids.iter().zip(&tokens.attention_mask).filter(|(_, kept)| **kept == 1);
+        let ids: Vec<i64> = kept.map(|(id, _)| *id).collect();
+        Ok(TokenIds { attention_mask: vec![1; ids.len()], ids, truncated_from: None })
     }
 
     /// Encodes `prompt`, with special tokens, padded or truncated to [`max_tokens`](Self::max_tokens). A learnt word of

@@ -14,7 +14,7 @@ use wasm_bindgen::{JsCast, prelude::*};
 use wasm_bindgen_futures::JsFuture;
 
 use crate::{
-    Error, Result,
+    Code, Error, Result,
     pipeline::{
         Event, MOTION, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, Stage, Way,
         memory_needs, required_params, ways,
@@ -230,7 +230,8 @@ impl Model {
         to_js(&self.device.info)
     }
 
-    /// Compiles the shaders, by drawing one step of a picture that nobody sees. The CPU has none to compile.
+    /// Compiles the shaders, by drawing one step of a picture that nobody sees, or its first row of codes. The CPU has none to
+    /// compile.
     ///
     /// # Errors
     /// `device-lost`, `out-of-memory`.
@@ -239,7 +240,15 @@ impl Model {
         // keeps it for the first prompt.
         if self.device.is_gpu() && !self.pipeline.repaints_only() && !self.memory.release_text {
             let request = Request { prompt: "warm up".to_owned(), steps: Some(1), ..Default::default() };
-            self.pipeline.generate(&request, async |_| Ok(())).await?;
+            let first_row = async |event: Event<'_>| match event {
+                Event::Tokens { .. } => Err(Error::aborted()),
+                _ => Ok(()),
+            };
+            let warmed = self.pipeline.generate(&request, first_row).await;
+            return Ok(warmed.map(drop).or_else(|error| match error.code {
+                Code::Aborted => Ok(()),
+                _ => Err(error),
+            })?);
         }
         Ok(())
     }
@@ -259,7 +268,8 @@ impl Model {
         let wants: Wants = from_js(request)?;
         let Some(whole) = &self.whole else { return Ok(None) };
         let way = Way::ALL.into_iter().find(|way| wants.way.as_deref() == Some(way.name()));
-        let of_way = way.unwrap_or(Way::Diffusion).components().iter().map(|component| (*component, true));
+        let of_way =
+            way.unwrap_or(self.pipeline.info().ways[0]).components().iter().map(|component| (*component, true));
         let moves = wants.motion.is_none() && wants.frames.is_some_and(|frames| frames > 1.0);
         let asked = [(PREVIEW, wants.preview), (SCORER, wants.candidates.is_some()), (MOTION, moves)];
         let asked = asked.into_iter().chain(of_way);
@@ -336,7 +346,10 @@ impl Model {
                         timings.denoise_ms += lap();
                     }
                     Event::Tokens { image, count, stage, row, rows, preview, .. } => {
-                        let preview = if wants_preview { Some(preview.image().await?) } else { None };
+                        let preview = match preview.filter(|_| wants_preview) {
+                            Some(preview) => Some(preview.image().await?),
+                            None => None,
+                        };
                         (last_stage, last_step) = (stage, rows);
                         tell(&on_step, stage, [image, count, row, rows], preview, None).await?;
                         timings.denoise_ms += lap();

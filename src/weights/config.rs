@@ -93,6 +93,11 @@ impl ModelFiles {
 pub fn config_file(component: &str) -> String {
     match component {
         "scheduler" => "scheduler/scheduler_config.json".to_owned(),
+        // Of a folder that is one model of transformers.
+        "model" => "config.json".to_owned(),
+        "generation" => "generation_config.json".to_owned(),
+        "vision_language_generation" => "vision_language_encoder/generation_config.json".to_owned(),
+        "processor" => "processor/tokenizer_config.json".to_owned(),
         tokenizer if tokenizer.starts_with("tokenizer") => format!("{tokenizer}/tokenizer_config.json"),
         component => format!("{component}/config.json"),
     }

@@ -194,7 +194,7 @@ fn draw(model: &mut Pipeline, request: &Request) -> (Generated, Told) {
                     put(&format!("logits.{}", noted.draw), noted.values.clone());
                 });
                 told.rows.push((stage, row, rows));
-                told.previews.push(preview.image().await?.width);
+                told.previews.push(preview.unwrap().image().await?.width);
             }
             Event::Start { x_t, .. } => {
                 put("latent.0", read(x_t.clone()).await?);

@@ -171,6 +171,7 @@ fn glm_image_gives_the_references_output() {
         let pair = |name: &str| reference[name].1.as_slice().try_into().unwrap();
         let condition = GlmImageCondition {
             glyphs: tensor(&reference, "encoder_hidden_states"),
+            mask: None,
             tokens: vec![Some(first), None],
             target_size: pair("target_size"),
             crop_coords: pair("crop_coords"),

@@ -8,10 +8,7 @@ use inkbloom::{
         janus::{Janus, JanusConfig, JanusRun, JanusTokens},
         sample::Sampling,
     },
-    pipeline::{
-        Request,
-        janus::{self, JanusEvent},
-    },
+    pipeline::{Event, JANUS, Pipeline, Request, Way, memory_needs, required_params, ways},
     values::read,
     weights::{Config, ModelFiles, Tensors},
 };
@@ -103,87 +100,118 @@ fn janus_refuses_what_does_not_fit() {
     assert!(error.message.contains("num_image_tokens") && error.message.contains("4 x 4"), "{error}");
 }
 
-/// The folder as transformers publishes it.
-fn pipeline(case: &Path) -> (janus::Janus, Values) {
-    let mut files = ModelFiles::default();
-    for (component, file) in [
-        (janus::MODEL, "config.json"),
-        (janus::GENERATION, "generation_config.json"),
-        (janus::TOKENIZER, "tokenizer_config.json"),
-    ] {
+/// What the command line makes of the folder that transformers publishes.
+fn files(case: &Path) -> ModelFiles {
+    let mut files = ModelFiles {
+        model_index: serde_json::json!({"_class_name": JANUS, "model": ["transformers", JANUS]}),
+        ..Default::default()
+    };
+    for (component, file) in
+        [("model", "config.json"), ("generation", "generation_config.json"), ("tokenizer", "tokenizer_config.json")]
+    {
         files.configs.insert(component.to_owned(), json(&case.join(file)));
     }
-    files.tokenizers.insert(janus::TOKENIZER.to_owned(), json(&case.join("tokenizer.json")));
+    files.tokenizers.insert("tokenizer".to_owned(), json(&case.join("tokenizer.json")));
+    files
+}
+
+fn pipeline(case: &Path) -> (Pipeline, Values) {
+    let files = files(case);
     let weights = Tensors::new(&Device::flex());
     load_weights(case, "model/", &weights);
-    let listed = janus::Janus::required_params(&files, &Device::flex()).unwrap();
-    assert!(listed.iter().any(|param| param.name == "model/model.generation_head.vision_head.weight"));
-    assert!(listed.iter().all(|param| !param.name.contains("vision_model")), "the vision tower is not fetched");
-    (janus::Janus::load(&files, &weights).unwrap(), tensors(&case.join("reference.safetensors")))
+    (Pipeline::load(&files, &weights).unwrap(), tensors(&case.join("reference.safetensors")))
+}
+
+/// Codes, logits and pixels of a drawing.
+fn drawn(model: &mut Pipeline, request: &Request, expected_ids: Option<&[f32]>) -> [Vec<f32>; 3] {
+    let (mut logits, mut codes, mut image, mut rows) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let [size, _] = model.info().sizes[0];
+    let note = async |event: Event<'_>| -> Result<()> {
+        match event {
+            Event::Text { tokens, embedding } => {
+                let ids: Vec<f32> = tokens[0].ids.iter().map(|id| *id as f32).collect();
+                assert!(expected_ids.is_none_or(|expected| ids == expected));
+                assert_eq!(embedding.hidden.dims()[..2], [1, ids.len()]);
+            }
+            Event::Tokens { tokens, logits: row, preview, .. } => {
+                codes = tokens.codes.iter().map(|code| *code as f32).collect();
+                logits.extend(row.iter().flat_map(|draw| draw.values.clone()));
+                let preview = preview.unwrap().image().await?;
+                assert_eq!([preview.width, preview.height], [size; 2]);
+                // What is not drawn yet is white.
+                rows += 1;
+                let white = preview.rgba[4 * size * (size - 1)..].iter().all(|value| *value == 255);
+                assert_eq!(white, rows * rows < tokens.grid[0] * tokens.grid[1]);
+            }
+            Event::Decoded { pixels, .. } => image = read(pixels.clone()).await?,
+            _ => panic!("an event of another way"),
+        }
+        Ok(())
+    };
+    let generated = pollster::block_on(model.generate(request, note)).unwrap();
+    assert_eq!([generated.images[0].width, generated.images[0].height], [size; 2]);
+    [codes, logits, image]
 }
 
 #[test]
 fn janus_end_to_end_is_the_references() {
     for case in cases("autoregress", "janus_", 2) {
-        let (model, reference) = pipeline(&case);
+        let (mut model, reference) = pipeline(&case);
         let prompt = json(&case.join("request.json"))["prompt"].as_str().unwrap().to_owned();
         let greedy = Request { prompt: prompt.clone(), temperature: Some(0.0), ..Default::default() };
         let injected = Request {
             prompt,
+            way: Some(Way::Tokens),
             tokens: reference["tokens"].1.iter().map(|token| [*token as u32, 0]).collect(),
             ..Default::default()
         };
         for request in [greedy, injected] {
-            let (mut logits, mut codes, mut image) = (Vec::new(), Vec::new(), Vec::new());
-            let note = async |event: JanusEvent<'_>| -> Result<()> {
-                match event {
-                    JanusEvent::Text { ids } => {
-                        let ids: Vec<f32> = ids.iter().map(|id| *id as f32).collect();
-                        assert_eq!(ids, reference["input_ids"].1);
-                    }
-                    JanusEvent::Tokens { tokens, logits: row, .. } => {
-                        codes = tokens.codes.iter().map(|code| *code as f32).collect();
-                        logits.extend(row.iter().flat_map(|draw| draw.values.clone()));
-                    }
-                    JanusEvent::Decoded { pixels, .. } => image = read(pixels.clone()).await?,
-                }
-                Ok(())
-            };
-            let generated = pollster::block_on(model.generate(&request, note)).unwrap();
+            let [codes, logits, image] = drawn(&mut model, &request, Some(&reference["input_ids"].1));
             assert_eq!(codes, reference["tokens"].1, "{}", case.display());
             assert_close(&case, "logits", &logits, &reference, TOLERANCE);
             assert_close(&case, "decoded", &image, &reference, 5e-4);
-            assert_eq!([generated.images[0].width, generated.images[0].height], [model.size(); 2]);
         }
     }
 }
 
 #[test]
+fn what_janus_needs_is_known_without_its_weights() {
+    let files = files(&fixture("autoregress/janus_pro"));
+    assert_eq!(ways(&files).unwrap(), [Way::Tokens]);
+    let listed = required_params(&files, &Device::flex()).unwrap();
+    assert!(listed.iter().any(|param| param.name == "model/model.generation_head.vision_head.weight"));
+    assert!(listed.iter().all(|param| !param.name.contains("vision_model")), "the vision tower is not fetched");
+    let needs = memory_needs(&files).unwrap();
+    let values: usize = listed.iter().map(|param| param.shape.iter().product::<usize>()).sum();
+    assert_eq!((needs.text, needs.other), (0, 4 * values as u64));
+    // Keys and values of two rows, at 48 places of a prompt and 16 of the picture, in two layers of 32 features each.
+    assert!(needs.denoising > 4 * 2 * 2 * 2 * 64 * 32, "{needs:?}");
+    // The decoder's finest map holds 64 features for each of 2 x 2 pixels.
+    assert_eq!(needs.decoding, 3 * 4 * (64 * 4) * 16);
+}
+
+#[test]
 fn janus_says_what_it_cannot_do() {
-    let (model, _) = pipeline(&fixture("autoregress/janus_one_level"));
-    let refused = |request: Request| {
-        pollster::block_on(model.generate(&request, async |_| Ok(()))).err().map(|error| error.message).unwrap()
-    };
+    let (mut model, _) = pipeline(&fixture("autoregress/janus_one_level"));
     let request = Request { prompt: "a cat".to_owned(), ..Default::default() };
-    assert!(refused(Request { steps: Some(4), ..request.clone() }).contains("no steps"));
+    let refused = |request: Request| model.plan(&request).unwrap_err().message;
+    assert!(refused(Request { way: Some(Way::Diffusion), ..request.clone() }).contains("it knows tokens"));
+    assert!(refused(Request { prompt: " ".to_owned(), ..request.clone() }).contains("the prompt is empty"));
     assert!(refused(Request { candidates: Some(4), ..request.clone() }).contains("no scorer"));
+    assert!(refused(Request { negative_prompt: "a dog".to_owned(), ..request.clone() }).contains("no negative prompt"));
+    assert!(refused(Request { frames: Some(4), ..request.clone() }).contains("single pictures"));
+    assert!(refused(Request { count: Some(0), ..request.clone() }).contains("at least 1"));
     assert!(refused(Request { width: Some(512), ..request.clone() }).contains("no side of 512"));
-    assert!(refused(Request { tokens: vec![[32, 0]], ..request.clone() }).contains("the token 32"));
-    assert!(refused(Request { top_p: Some(0.0), ..request.clone() }).contains("top-p"));
-    assert!(refused(Request { prompt: "cat ".repeat(60), ..request.clone() }).contains("shorten it"));
+    assert!(refused(Request { tokens: vec![[32, 0]], ..request.clone() }).contains("another tokenizer"));
+    assert!(refused(Request { top_p: Some(0.0), ..request.clone() }).contains("top p"));
+    assert!(refused(Request { guidance: Some(f32::NAN), ..request.clone() }).contains("guidance"));
+    let plan = model.plan(&Request { steps: Some(4), ..request.clone() }).unwrap();
+    assert!(plan.warnings[0].contains("number of steps is not used"), "{:?}", plan.warnings);
+    let long = Request { prompt: "cat ".repeat(60), ..request.clone() };
+    let error = pollster::block_on(model.generate(&long, async |_| Ok(()))).unwrap_err();
+    assert!(error.message.contains("shorten it"), "{error}");
     // The same seed draws the same tokens, and another draws others.
-    let drawn = |seed| {
-        let mut codes = Vec::new();
-        let request = Request { seed, ..request.clone() };
-        let note = async |event: JanusEvent<'_>| -> Result<()> {
-            if let JanusEvent::Tokens { tokens, .. } = event {
-                codes = tokens.codes.clone();
-            }
-            Ok(())
-        };
-        pollster::block_on(model.generate(&request, note)).unwrap();
-        codes
-    };
-    assert_eq!(drawn(1), drawn(1));
-    assert_ne!(drawn(1), drawn(2));
+    let mut codes = |seed| drawn(&mut model, &Request { seed, ..request.clone() }, None)[0].clone();
+    assert_eq!(codes(1), codes(1));
+    assert_ne!(codes(1), codes(2));
 }

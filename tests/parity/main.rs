@@ -6,6 +6,7 @@ mod autoregress;
 mod configs;
 mod default_model;
 mod denoise;
+mod glm_image;
 mod janus;
 mod memory;
 mod motion;

@@ -59,7 +59,8 @@ fn trajectory(
 ) -> Vec<Vec<f32>> {
     let hidden = Tensor::zeros([1, 1, 1], &Device::flex());
     let text = TextEmbedding { hidden, attention_mask: None, pooled: None };
-    let condition = Condition { text, picture: (16, 24), guidance: 1.0, frames: 1, skip_layers: Vec::new() };
+    let condition =
+        Condition { text, picture: (16, 24), guidance: 1.0, frames: 1, skip_layers: Vec::new(), tokens: None };
     let timesteps: Vec<f32> = schedule.steps.iter().map(|step| step.timestep).collect();
     let guidance = Guidance::new(fake, &condition, 1.0, false, None, &timesteps, [2, 3]).unwrap();
     let mut xs = vec![start.clone()];

@@ -95,7 +95,7 @@ pub fn load_model(folder: &Path) -> (ModelFiles, Tensors) {
 
 pub fn load_model_into(folder: &Path, tensors: Tensors) -> (ModelFiles, Tensors) {
     let mut files = ModelFiles { model_index: json(&folder.join("model_index.json")), ..Default::default() };
-    let encoders = ["text_encoder", "text_encoder_2", "text_encoder_3"];
+    let encoders = ["text_encoder", "text_encoder_2", "text_encoder_3", "vision_language_encoder"];
     let optional = ["preview_vae", "scorer", "codebook", "autoregressive", "hybrid", "motion_adapter"];
     let others = ["transformer", "unet", "vae", "scheduler"].into_iter().chain(optional);
     for component in encoders.into_iter().chain(others) {
@@ -107,7 +107,7 @@ pub fn load_model_into(folder: &Path, tensors: Tensors) -> (ModelFiles, Tensors)
             }
         }
     }
-    for component in ["tokenizer", "tokenizer_2", "tokenizer_3"] {
+    for component in ["tokenizer", "tokenizer_2", "tokenizer_3", "processor"] {
         let tokenizer = folder.join(component).join("tokenizer.json");
         if tokenizer.exists() {
             files.tokenizers.insert(component.to_owned(), json(&tokenizer));

@@ -6,8 +6,9 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::joint::live_values;
 use crate::{
     Error, Result,
+    denoise::{Condition, Denoiser, Prepared},
     layers::{
-        Activation, Embedding, FeedForward, HalfRotary, LayerNorm, Linear, TimestepEmbedding, modulate,
+        Activation, Embedding, FeedForward, HalfRotary, LayerNorm, Linear, TimestepEmbedding, mask_to_bias, modulate,
         multi_head_attention, timestep_embedding,
     },
     values::Latent,
@@ -17,6 +18,8 @@ use crate::{
 /// Fixed in the reference, for every norm.
 const EPS: f64 = 1e-5;
 const THETA: f32 = 10000.0;
+/// What text that must not be looked at adds to attention scores.
+const HIDDEN: f32 = -1e9;
 /// Shift, scale and gate of attention and of the perceptron, each for the picture and for the text.
 const PARTS: usize = 12;
 
@@ -74,6 +77,8 @@ impl GlmImageConfig {
 pub struct GlmImageCondition {
     /// `[N, T, text_embed_dim]`: what is to be written in the picture.
     pub glyphs: Tensor<3>,
+    /// `[N, T]`, 1 = keep, 0 = padding; without one, all is kept.
+    pub mask: Option<Tensor<2>>,
     /// The token of each patch, rows from the top, or none: `[h * w]` for each of N.
     pub tokens: Vec<Option<Vec<u32>>>,
     /// (height, width) in pixels.
@@ -159,7 +164,7 @@ impl GlmImage {
                 "the latent is {width} x {height}; the transformer needs multiples of {p}"
             )));
         }
-        let [_, text_tokens, found] = condition.glyphs.dims();
+        let [_, _, found] = condition.glyphs.dims();
         if found != self.config.text_embed_dim {
             return Err(Error::bad_model(format!(
                 "the text encoder gives vectors of {found}, but the transformer expects {}",
@@ -182,8 +187,12 @@ impl GlmImage {
         let time = Activation::Silu.forward(time);
 
         let rotary = self.rotary(h, w, &device);
+        let bias = condition.mask.clone().map(|mask| {
+            let [rows, _] = mask.dims();
+            mask_to_bias(Tensor::cat(vec![mask, Tensor::ones([rows, h * w], &device)], 1), HIDDEN)
+        });
         for block in &self.blocks {
-            (text, image) = block.forward(text, image, &time, &rotary, text_tokens, &self.config);
+            (text, image) = block.forward(text, image, &time, &rotary, bias.clone(), &self.config);
         }
         // [N, 2 D] -> [N, 2, D]
         let parts: Tensor<3> = self.modulation.forward(time).reshape([n, 2, d]);
@@ -192,12 +201,6 @@ impl GlmImage {
         // [N, h * w, C * p * p] -> [N, h, w, C, p, p] -> [N, C, h, p, w, p] -> [N, C, H, W]
         let x: Tensor<6> = self.proj_out.forward(x).reshape([n, h, w, c, p, p]).permute([0, 3, 1, 4, 2, 5]);
         Ok(x.reshape([n, c, height, width]))
-    }
-
-    /// About how many values are in memory at once while it predicts for `n` latents of `h` x `w`, besides its weights.
-    pub fn live_values(&self, n: usize, h: usize, w: usize) -> u64 {
-        let patches = h * w / (self.config.patch_size * self.config.patch_size);
-        live_values(n, patches, self.config.dim(), self.config.num_attention_heads)
     }
 
     /// What the patches' tokens say, `[N, patches, D]`; no token is an embedding of zeros.
@@ -238,6 +241,27 @@ impl GlmImage {
     }
 }
 
+impl Denoiser for GlmImage {
+    fn prepare<'a>(&'a self, condition: &Condition, timesteps: &[f32], _: [usize; 2]) -> Result<Prepared<'a>> {
+        let [n, _, _] = condition.text.hidden.dims();
+        let (height, width) = condition.picture;
+        let told = GlmImageCondition {
+            glyphs: condition.text.hidden.clone(),
+            mask: condition.text.attention_mask.clone(),
+            tokens: (0..n).map(|row| condition.tokens.clone().filter(|_| row == n - 1)).collect(),
+            target_size: [height as f32, width as f32],
+            crop_coords: [0.0; 2],
+        };
+        let timesteps = timesteps.to_vec();
+        Ok(Box::new(move |x_t, step| self.forward(x_t, &vec![timesteps[step]; n], &told)))
+    }
+
+    fn live_values(&self, n: usize, h: usize, w: usize) -> u64 {
+        let patches = h * w / (self.config.patch_size * self.config.patch_size);
+        live_values(n, patches, self.config.dim(), self.config.num_attention_heads)
+    }
+}
+
 impl Projector {
     fn load(params: &Params, d_in: usize, d_out: usize, activation: Activation) -> Result<Self> {
         Ok(Self {
@@ -267,17 +291,17 @@ impl Block {
         })
     }
 
-    /// `text` `[N, Tt, D]` and `image` `[N, Ti, D]` under `time` `[N, time_embed_dim]`.
+    /// `text` `[N, Tt, D]` and `image` `[N, Ti, D]` under `time` `[N, time_embed_dim]`; `bias` `[N, 1, 1, Tt + Ti]`.
     fn forward(
         &self,
         text: Tensor<3>,
         image: Tensor<3>,
         time: &Tensor<2>,
         rotary: &HalfRotary,
-        text_tokens: usize,
+        bias: Option<Tensor<4>>,
         config: &GlmImageConfig,
     ) -> (Tensor<3>, Tensor<3>) {
-        let [n, patches, d] = image.dims();
+        let ([n, patches, d], [_, text_tokens, _]) = (image.dims(), text.dims());
         let heads = config.num_attention_heads;
         // [N, 12 D] -> [N, 12, D]: a part of the picture, then the text's like
         let parts: Tensor<3> = self.modulation.forward(time.clone()).reshape([n, PARTS, d]);
@@ -296,7 +320,7 @@ impl Block {
         let whole = |x: Tensor<4>| x.swap_dims(1, 2).reshape([n, tokens, d]);
         let [query, key] = [0, heads].map(|first| whole(qk.clone().narrow(1, first, heads)));
         let value = whole(qkv.narrow(1, 2 * heads, heads));
-        let attended = self.out.forward(multi_head_attention(query, key, value, heads, None, None));
+        let attended = self.out.forward(multi_head_attention(query, key, value, heads, bias, None));
         let streams = [(image, text_tokens, patches), (text, 0, text_tokens)];
         let mut streams = streams.into_iter().enumerate().map(|(stream, (x, start, count))| {
             let x = x + attended.clone().narrow(1, start, count) * part(gate, stream);

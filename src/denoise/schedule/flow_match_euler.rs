@@ -34,10 +34,16 @@ enum Shift {
         at_none: f64,
         exponential: bool,
     },
+    /// The same in proportion to the root of how many patches they have.
+    Root {
+        per_root: f64,
+        at_none: f64,
+        exponential: bool,
+    },
 }
 
 impl Shift {
-    fn read(config: &Config) -> Result<Self> {
+    fn read(config: &Config, grid: Grid) -> Result<Self> {
         if !config.bool("use_dynamic_shifting", false)? {
             // These act only with it.
             config.ignore(&["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"]);
@@ -45,31 +51,36 @@ impl Shift {
             return if shift > 0.0 { Ok(Self::Fixed(shift)) } else { Err(config.wrong("shift", "it must be above 0")) };
         }
         config.ignore(&["shift"]);
-        let base = config.usize("base_image_seq_len", 256)? as f64;
+        let base = config.count("base_image_seq_len", 256)? as f64;
+        let exponential = match config.str("time_shift_type", "exponential")? {
+            "exponential" => true,
+            "linear" => false,
+            _ => return Err(config.wrong("time_shift_type", "this version knows exponential and linear")),
+        };
+        if grid == Grid::Glm {
+            config.ignore(&["max_image_seq_len"]);
+            let [at_none, most] = [config.f64("base_shift", 0.25)?, config.f64("max_shift", 0.75)?];
+            return Ok(Self::Root { per_root: most / base.sqrt(), at_none, exponential });
+        }
         let patches = config.usize("max_image_seq_len", 4096)? as f64 - base;
         if patches <= 0.0 {
             return Err(config.wrong("max_image_seq_len", "it must be more than `base_image_seq_len`"));
         }
         let base_shift = config.f64("base_shift", 0.5)?;
         let per_patch = (config.f64("max_shift", 1.15)? - base_shift) / patches;
-        let exponential = match config.str("time_shift_type", "exponential")? {
-            "exponential" => true,
-            "linear" => false,
-            _ => return Err(config.wrong("time_shift_type", "this version knows exponential and linear")),
-        };
         Ok(Self::Dynamic { per_patch, at_none: base_shift - per_patch * base, exponential })
     }
 
     /// # Errors
     /// `BadInput` for a picture so small or large that its sigmas would not lie between 0 and 1.
     fn at(&self, patches: usize) -> Result<f64> {
-        let shift = match *self {
-            Self::Fixed(shift) => shift,
-            Self::Dynamic { per_patch, at_none, exponential } => {
-                let mu = per_patch * patches as f64 + at_none;
-                if exponential { mu.exp() } else { mu }
-            }
+        let patches = patches as f64;
+        let (mu, exponential) = match *self {
+            Self::Fixed(shift) => (shift, false),
+            Self::Dynamic { per_patch, at_none, exponential } => (per_patch * patches + at_none, exponential),
+            Self::Root { per_root, at_none, exponential } => (per_root * patches.sqrt() + at_none, exponential),
         };
+        let shift = if exponential { mu.exp() } else { mu };
         if !(shift > 0.0 && shift.is_finite()) {
             return Err(Error::bad_input(format!(
                 "this model's scheduler has no shift for a picture of {patches} patches ({shift}); give another size"
@@ -86,7 +97,7 @@ impl FlowMatchEuler {
         config.only("invert_sigmas", false)?;
         let this = Self {
             num_train_timesteps: config.count("num_train_timesteps", 1000)?,
-            shift: Shift::read(config)?,
+            shift: Shift::read(config, grid)?,
             shift_terminal: config.opt_f64("shift_terminal")?.filter(|terminal| *terminal != 0.0),
             curve: Curve::read(config)?,
             stochastic: config.bool("stochastic_sampling", false)?,
@@ -105,11 +116,15 @@ impl FlowMatchEuler {
         let smallest = match (self.grid, &self.shift) {
             // The reference shifts the ends of training, and then everything between them again.
             (Grid::Trained, Shift::Fixed(_)) => shifted(trained, shift),
-            (Grid::Trained, Shift::Dynamic { .. }) => trained,
+            (Grid::Trained, _) => trained,
             (Grid::Flux, _) => 1.0 / steps as f64,
+            (Grid::Glm, _) => 0.0,
         };
-        let mut sigmas: Vec<f64> =
-            linspace(1.0, smallest, steps).into_iter().map(|sigma| shifted(sigma, shift)).collect();
+        let unshifted = match self.grid {
+            Grid::Glm => self.whole_timesteps(steps).map(|timestep| timestep * trained).collect(),
+            _ => linspace(1.0, smallest, steps),
+        };
+        let mut sigmas: Vec<f64> = unshifted.into_iter().map(|sigma| shifted(sigma, shift)).collect();
         // One step has nothing between its ends to stretch, and diffusers would divide by zero.
         if let (Some(terminal), true) = (self.shift_terminal, steps > 1) {
             let stretch = (1.0 - sigmas[steps - 1]) / (1.0 - terminal);
@@ -120,6 +135,11 @@ impl FlowMatchEuler {
         }
         sigmas.push(0.0);
         Ok(sigmas)
+    }
+
+    /// `linspace(T, 1, steps + 1)` without the last, cut to whole numbers.
+    fn whole_timesteps(&self, steps: usize) -> impl Iterator<Item = f64> {
+        linspace(self.num_train_timesteps as f64, 1.0, steps + 1).into_iter().take(steps).map(f64::trunc)
     }
 }
 
@@ -147,6 +167,11 @@ impl Scheduler for FlowMatchEuler {
             };
             step(sigma, self.num_train_timesteps, terms)
         };
-        Ok(Schedule { steps: sigmas.windows(2).skip(begin).map(step).collect(), init_noise_sigma: 1.0 })
+        let mut all: Vec<Step> = sigmas.windows(2).map(step).collect();
+        if self.grid == Grid::Glm {
+            let told = self.whole_timesteps(steps).map(|timestep| timestep as f32 - 1.0);
+            all.iter_mut().zip(told).for_each(|(step, told)| step.timestep = told);
+        }
+        Ok(Schedule { steps: all.split_off(begin), init_noise_sigma: 1.0 })
     }
 }

@@ -221,4 +221,7 @@ pub enum Grid {
     Trained,
     /// `linspace(1, 1 / N, N)`, as diffusers' `FluxPipeline` asks for.
     Flux,
+    /// Whole timesteps, of which the network is told the one before, whatever they are shifted to; further for larger pictures by
+    /// the root of how many patches they have (diffusers' `GlmImagePipeline`).
+    Glm,
 }

@@ -17,6 +17,11 @@ pub use page::{Defaults, EncoderSlot, Family, Network, ToldMask};
 
 use crate::{Result, weights::Config};
 
+/// A class that writes pictures as codes and nothing else, which is of none of these families.
+pub const JANUS: &str = "JanusForConditionalGeneration";
+/// A class with a stage before it denoises that is no other's.
+pub const GLM_IMAGE: &str = "GlmImagePipeline";
+
 const FAMILIES: [&dyn Family; 9] = [
     &sticker::Sticker,
     &stable_diffusion::StableDiffusion,
@@ -47,7 +52,7 @@ pub fn read(index: &Config) -> Result<(&'static dyn Family, Defaults)> {
     let all = || FAMILIES.iter().flat_map(|family| family.classes().iter().map(move |class| (*family, class)));
     let found = all().find(|(_, (known, _))| *known == class);
     found.map(|(family, (_, defaults))| (family, *defaults)).ok_or_else(|| {
-        let known: Vec<_> = all().map(|(_, (class, _))| *class).collect();
+        let known: Vec<_> = all().map(|(_, (class, _))| *class).chain([GLM_IMAGE, JANUS]).collect();
         index.wrong("_class_name", &format!("this version runs {}", known.join(", ")))
     })
 }

@@ -106,9 +106,10 @@ export function readReference(name) {
  * What the command line drew of a tiny model natively, from a seed: `./build.sh test` dumps it beside the bundle.
  *
  * @param {string} name
+ * @param {string} [way] of drawing, of a model that has several
  */
-export function readNative(name) {
-  return readTensor(path.join(bundlesFolder(), name, 'seed-7.safetensors'), 'image');
+export function readNative(name, way) {
+  return readTensor(path.join(bundlesFolder(), name, `seed-7${way ? `-${way}` : ''}.safetensors`), 'image');
 }
 
 /**

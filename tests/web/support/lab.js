@@ -15,7 +15,7 @@ import { mountsOfPage } from '../../../www/serve.mjs';
  * @typedef {object} Report
  * @property {{ code: string, message: string, name: string }} [error]
  * @property {import('../../../pkg/src/index.js').Progress[]} progress
- * @property {{ step: number, steps: number, image: number, count: number, preview?: [number, number] }[]} steps
+ * @property {{ stage: string, step: number, steps: number, image: number, count: number, preview?: [number, number] }[]} steps
  * @property {string[]} hashes SHA-256 of each picture's bytes
  * @property {[number, number][]} sizes
  * @property {number[][]} raw

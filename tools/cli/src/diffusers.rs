@@ -11,6 +11,7 @@ use std::{
 use half::f16;
 use inkbloom::{
     Error, Result,
+    pipeline::{GLM_IMAGE, JANUS},
     weights::{StoredDtype, bundle::StoredTensor, config::config_file},
 };
 use safetensors::{Dtype, View, serialize_to_file};
@@ -24,6 +25,12 @@ use crate::files::{Bundle, cannot_write};
 /// `BadModel` or `CorruptWeights` naming the file that is missing or wrong; `BadInput` where `to` cannot be written.
 pub fn write(bundle: &Bundle, to: &Path, dtype: StoredDtype) -> Result<()> {
     let manifest = &bundle.manifest;
+    let class = &manifest.files.model_index["_class_name"];
+    if [JANUS, GLM_IMAGE].iter().any(|name| class == name) {
+        return Err(Error::bad_input(format!(
+            "a bundle of {class} holds what draws pictures and not what looks at them, so no folder for Python can be made of it"
+        )));
+    }
     for shard in &manifest.shards {
         bundle.shard(shard)?;
     }

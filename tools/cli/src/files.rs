@@ -23,7 +23,7 @@ use inkbloom::{
 use serde_json::{Value, json};
 
 use crate::{
-    locate,
+    chat, janus, locate,
     sniff::{self, Expected},
     spiece, weight_files,
 };
@@ -83,8 +83,11 @@ impl StoredTensor {
 }
 
 /// The components that a pipeline can name, besides its tokenizers.
-const COMPONENTS: [&str; 7] =
-    ["text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "unet", "vae", "scheduler"];
+const COMPONENTS: [&str; 8] =
+    ["text_encoder", "text_encoder_2", "text_encoder_3", LANGUAGE, "transformer", "unet", "vae", "scheduler"];
+/// GLM-Image's language model, and what its tokenizer lies in.
+const LANGUAGE: &str = "vision_language_encoder";
+const PROCESSOR: &str = "processor";
 const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
 
 /// Opens a model: reads its JSON and the headers of its weights.
@@ -121,7 +124,9 @@ fn survey_without(folder: &Path, without: &[String]) -> Result<(Model, Vec<Error
         return Ok((Model::Bundle(bundle), Vec::new()));
     }
     if !folder.join("model_index.json").is_file() {
-        return Err(locate::no_model(&folder));
+        let mut janus = janus::read(&folder)?.ok_or_else(|| locate::no_model(&folder))?;
+        leave_out(&mut janus.files, without)?;
+        return Ok((Model::Folder(janus), Vec::new()));
     }
     let files = ModelFiles { model_index: read_json(&folder.join("model_index.json"))?, ..Default::default() };
     let mut model = Folder { files, tensors: BTreeMap::new(), notes: Vec::new() };
@@ -140,6 +145,9 @@ fn survey_without(folder: &Path, without: &[String]) -> Result<(Model, Vec<Error
         if model.files.model_index[component][1].is_string() {
             missing.extend(model.read_tokenizer(component, &folder.join(component)).err());
         }
+    }
+    if model.files.model_index[LANGUAGE][1].is_string() {
+        missing.extend(model.read_language(&folder).err());
     }
     Ok((Model::Folder(model), missing))
 }
@@ -221,6 +229,24 @@ impl Folder {
                 let name = canonical(&format!("{component}/{}", entry.name));
                 self.tensors.insert(name, StoredTensor { file: file.clone(), entry });
             }
+        }
+        Ok(())
+    }
+
+    /// Reads what is around GLM-Image's language model: its tokenizer with the chat template, and how it draws.
+    ///
+    /// # Errors
+    /// `BadModel` naming the file that is missing or wrong.
+    fn read_language(&mut self, folder: &Path) -> Result<()> {
+        let settings = folder.join(LANGUAGE).join("generation_config.json");
+        if settings.is_file() {
+            self.files.configs.insert("vision_language_generation".to_owned(), read_json(&settings)?);
+        }
+        let processor = folder.join(PROCESSOR);
+        self.read_tokenizer(PROCESSOR, &processor)?;
+        if let Some(config) = self.files.configs.get_mut(PROCESSOR).and_then(Value::as_object_mut) {
+            config.remove("chat_template");
+            config.insert("around_prompt".to_owned(), json!(chat::around(&processor)?));
         }
         Ok(())
     }

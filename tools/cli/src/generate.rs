@@ -19,7 +19,7 @@ use inkbloom::{
 use crate::{
     animation::SaveArgs,
     dump::{self, Dump},
-    files, janus, picture,
+    files, picture,
     progress::Progress,
 };
 
@@ -121,14 +121,6 @@ pub fn run(args: &Args) -> Result<()> {
     if args.seed.new {
         eprintln!("note: the seed is {}", args.seed.value);
     }
-    if janus::is_one(&args.model) {
-        if args.memory.is_some() {
-            return Err(Error::bad_input("a Janus model is loaded as it is; leave --memory out"));
-        }
-        let mut dump = args.dump.as_ref().map(|_| Dump::default());
-        let generated = janus::draw(&args.model, &request, dump.as_mut())?;
-        return finish(args, &generated, dump);
-    }
     let mut model = files::open(&args.model)?;
     if let Some(adapter) = &args.motion_adapter {
         let files::Model::Folder(folder) = &mut model else {
@@ -158,6 +150,7 @@ pub fn run(args: &Args) -> Result<()> {
     let generated = pollster::block_on(model.generate(&request, async |event| {
         match &event {
             Event::Step { image, count, step, steps, .. } => drawing.set(image * steps + step, count * steps),
+            // Pictures are drawn side by side, or one after the other.
             Event::Tokens { row, rows, .. } => drawing.set(*row, *rows),
             _ => {}
         }
@@ -245,7 +238,8 @@ async fn note(dump: &mut Dump, event: Event<'_>) -> Result<()> {
             }
             if row == rows {
                 let name = if stage == Stage::Layout { "tokens.coarse" } else { "tokens.fine" };
-                let pairs = tokens.codes.iter().zip(&tokens.residual).flat_map(|(a, b)| [*a, *b].map(i64::from));
+                let second = tokens.residual.iter().chain(std::iter::repeat(&0));
+                let pairs = tokens.codes.iter().zip(second).flat_map(|(a, b)| [*a, *b].map(i64::from));
                 dump.i64(name.to_owned(), &[tokens.codes.len(), 2], &pairs.collect::<Vec<_>>());
             }
         }

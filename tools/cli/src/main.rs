@@ -3,6 +3,7 @@
 mod animate;
 mod animation;
 mod bench;
+mod chat;
 mod convert;
 mod diffusers;
 mod dump;

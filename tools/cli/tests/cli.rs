@@ -716,17 +716,74 @@ fn published_configs_of_stable_diffusion_3_and_flux_are_inspected() {
 
 /// A folder as transformers publishes it: no `model_index.json`, and a tokenizer beside the weights.
 #[test]
-fn generate_draws_with_a_janus_folder() {
+fn a_janus_folder_draws_and_becomes_a_bundle() {
     let scratch = Scratch::new("janus");
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/autoregress/janus_one_level");
-    let base = ["generate", "--model", text(&model), "--prompt", "a red fox and two apple tree", "--seed", "3"];
-    let [out, dump, again, second] =
-        ["fox.png", "dump.safetensors", "again.png", "second.safetensors"].map(|name| scratch.path(name));
-    done(&[&base[..], &["--out", &out, "--dump", &dump]].concat());
+    let draw = |model: &str, more: &[&str]| {
+        let base = ["generate", "--model", model, "--prompt", "a red fox and two apple tree"];
+        let output = run(&[&base[..], more].concat());
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{told}");
+        told
+    };
+    let [out, dump, again, second, bundle] =
+        ["fox.png", "dump.safetensors", "again.png", "second.safetensors", "bundle"].map(|name| scratch.path(name));
+    draw(text(&model), &["--seed", "3", "--out", &out, "--dump", &dump]);
     // The tokens that were drawn, injected, make the same picture whatever the seed.
-    done(&[&base[..5], &["--noise", &dump, "--out", &again, "--dump", &second]].concat());
+    draw(text(&model), &["--noise", &dump, "--out", &again, "--dump", &second]);
     assert_eq!(fs::read(&out).unwrap(), fs::read(&again).unwrap());
     assert_eq!(fs::read(&dump).unwrap(), fs::read(&second).unwrap());
-    let output = run(&[&base[..], &["--steps", "4", "--out", &out]].concat());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no steps"));
+    let told = draw(text(&model), &["--steps", "4", "--out", &again]);
+    assert!(told.contains("the number of steps is not used"), "{told}");
+
+    assert!(run(&["convert", "--from", text(&model), "--to", &bundle, "--dtype", "f32"]).status.success());
+    draw(&bundle, &["--seed", "3", "--way", "tokens", "--memory", "64", "--out", &again]);
+    assert_eq!(fs::read(&out).unwrap(), fs::read(&again).unwrap());
+    let inspect = String::from_utf8(run(&["inspect", &bundle]).stdout).unwrap();
+    for words in ["JanusForConditionalGeneration", "ways           tokens", "complete"] {
+        assert!(inspect.contains(words), "{inspect}");
+    }
+    let folder = scratch.path("folder");
+    let back = ["convert", "--from", &bundle, "--to", &folder, "--format", "diffusers"];
+    refused(&back, 1, &["JanusForConditionalGeneration", "no folder for Python"]);
+    refused(
+        &["generate", "--model", &bundle, "--prompt", "a cat", "--way", "hybrid", "--out", &out],
+        1,
+        &["it knows tokens"],
+    );
+}
+
+/// A folder of three models, whose codes can be injected and whose pictures do not start from others.
+#[test]
+fn a_glm_image_folder_draws_and_becomes_a_bundle() {
+    let scratch = Scratch::new("glm");
+    let model = fixture("glm_image");
+    let [out, dump, again, bundle] = ["a.png", "dump.safetensors", "b.png", "bundle"].map(|name| scratch.path(name));
+    let draw = |model: &str, more: &[&str]| {
+        let base = ["generate", "--model", model, "--prompt", "a red sign", "--size", "32x64", "--steps", "2"];
+        let output = run(&[&base[..], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    draw(text(&model), &["--seed", "3", "--dump", &dump, "--out", &out]);
+    // The codes and the noise of a run make its picture, whatever the seed.
+    draw(text(&model), &["--noise", &dump, "--out", &again]);
+    assert_eq!(fs::read(&out).unwrap(), fs::read(&again).unwrap());
+    assert!(run(&["convert", "--from", text(&model), "--to", &bundle, "--dtype", "f32"]).status.success());
+    draw(&bundle, &["--seed", "3", "--way", "hybrid", "--out", &again]);
+    assert_eq!(fs::read(&out).unwrap(), fs::read(&again).unwrap());
+    let inspect = String::from_utf8(run(&["inspect", text(&model)]).stdout).unwrap();
+    for words in ["GlmImagePipeline", "GlmImageForConditionalGeneration", "ways           hybrid", "complete"] {
+        assert!(inspect.contains(words), "{inspect}");
+    }
+    let generate = ["generate", "--model", text(&model), "--prompt", "a red sign", "--out", &out];
+    for (more, words) in [
+        (&["--init", &out][..], "starts from no picture"),
+        (&["--size", "48x64"], "multiple of 32"),
+        (&["--scheduler", "euler"], "its own scheduler"),
+    ] {
+        refused(&[&generate[..], more].concat(), 1, &[words]);
+    }
+    let other = scratch.model("glm_image");
+    fs::write(other.join("processor/chat_template.jinja"), "{{ messages[0].content | upper }}").unwrap();
+    refused(&["generate", "--model", text(&other), "--prompt", "a cat", "--out", &out], 1, &["chat template"]);
 }
