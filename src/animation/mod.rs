@@ -14,6 +14,8 @@ pub use affine::{Motion, animate, fit_square};
 use frames::check;
 pub use webp::lossless;
 
+use std::{collections::VecDeque, iter};
+
 use crate::{
     Error, Result,
     values::{Animation, Image},
@@ -33,6 +35,8 @@ const MAX_FPS: f64 = 50.0;
 const QUALITY: f32 = 80.0;
 /// What is tried, below what was asked for, to keep a limit.
 const LOWER_QUALITIES: [f32; 6] = [70.0, 60.0, 45.0, 30.0, 15.0, 5.0];
+/// Of so many frames, one tells how large the others will be.
+const PROBED: usize = 8;
 /// What chat programs take as a moving sticker: this many pixels a side, and this many bytes.
 const STICKER_SIDE: usize = 512;
 const STICKER_BYTES: usize = 500_000;
@@ -154,28 +158,36 @@ pub async fn encode(
             most / 1000
         ))
     };
-    let bytes = match save.format {
-        Format::Apng => apng::encode(animation)?,
-        Format::Gif => gif::encode(animation)?,
-        Format::WebP => webp::encode(animation, quality, &mut still).await?,
+    let whole = match save.format {
+        Format::WebP => None,
+        Format::Apng => Some(apng::encode(animation)?),
+        Format::Gif => Some(gif::encode(animation)?),
     };
-    if bytes.len() <= most {
-        return Ok(File { bytes, notes: Vec::new() });
+    if let Some(bytes) = whole {
+        return match bytes.len() <= most {
+            true => Ok(File { bytes, notes: Vec::new() }),
+            false => Err(too_large(&bytes, ", and this kind of file has no quality to lower: save it as WebP")),
+        };
     }
-    if save.format != Format::WebP {
-        return Err(too_large(&bytes, ", and this kind of file has no quality to lower: save it as WebP"));
-    }
-    let mut last = bytes;
-    for lower in LOWER_QUALITIES.into_iter().filter(|lower| *lower < quality) {
-        let bytes = webp::encode(animation, lower, &mut still).await?;
-        if bytes.len() <= most {
-            let note =
-                format!("the quality was lowered from {quality} to {lower} to keep the file below {} KB", most / 1000);
-            return Ok(File { bytes, notes: vec![note] });
-        }
-        // An encoder that is lossless at any quality gives the same each time.
-        if bytes.len() == last.len() {
+    let lower = LOWER_QUALITIES.into_iter().filter(|lower| *lower < quality);
+    let mut qualities = VecDeque::from_iter(iter::once(quality).chain(lower));
+    // Whether a quality will do is asked of a few frames first: all of them take seconds.
+    let few = Animation { frames: animation.frames.iter().step_by(PROBED).cloned().collect(), ..*animation };
+    while most < usize::MAX && qualities.len() > 1 {
+        let size = webp::encode(&few, qualities[0], &mut still).await?.len();
+        if size * animation.frames.len() <= most * few.frames.len() {
             break;
+        }
+        qualities.pop_front();
+    }
+    let mut last = Vec::new();
+    for tried in qualities {
+        let bytes = webp::encode(animation, tried, &mut still).await?;
+        if bytes.len() <= most {
+            let lowered =
+                format!("the quality was lowered from {quality} to {tried} to keep the file below {} KB", most / 1000);
+            let notes = if tried < quality { vec![lowered] } else { Vec::new() };
+            return Ok(File { bytes, notes });
         }
         last = bytes;
     }
@@ -184,7 +196,7 @@ pub async fn encode(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::{cell::Cell, io::Cursor};
 
     use image::{AnimationDecoder, codecs};
 
@@ -250,6 +262,16 @@ mod tests {
         let size = pollster::block_on(encode(&clip, all, lossy)).unwrap().bytes.len();
         let file = pollster::block_on(encode(&clip, Save { max_bytes: Some(size - 1), ..all }, lossy)).unwrap();
         assert!(file.bytes.len() < size);
+        // Of eight qualities, not all are tried on all frames.
+        let asked = Cell::new(0);
+        let counted = async |image: &Image, quality: f32| {
+            asked.set(asked.get() + 1);
+            lossy(image, quality).await
+        };
+        let small = pollster::block_on(encode(&clip, Save { quality: Some(5.0), ..all }, lossy)).unwrap().bytes.len();
+        let file_of = Save { max_bytes: Some(small + 1), ..all };
+        assert!(pollster::block_on(encode(&clip, file_of, counted)).unwrap().notes[0].contains("from 90 to 5"));
+        assert!(asked.get() <= 6 + 2 * clip.frames.len(), "{} frames were encoded", asked.get());
         assert!(file.notes[0].contains("from 90 to 70"), "{:?}", file.notes);
         let fails = |save: Save, words: &str| {
             let message = pollster::block_on(encode(&clip, save, exact)).unwrap_err().message;
