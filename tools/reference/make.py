@@ -20,7 +20,7 @@ from common import FIXTURES  # noqa: E402
 
 ROOMS = [
     "prompt", "text", "noise", "denoise", "schedule", "autoencoder", "pipeline", "diffusers_runs", "mmdit", "motion", "motion_adapter", "score",
-    "tokens", "tokens_runs", "janus", "shapes",
+    "tokens", "tokens_runs", "janus", "lora", "shapes",
     "overflow", "pictures",
 ]  # fmt: skip
 

@@ -19,7 +19,9 @@ use inkbloom::{
 use crate::{
     animation::SaveArgs,
     dump::{self, Dump},
-    files, janus, picture,
+    files, janus,
+    lora::LoraArgs,
+    picture,
     progress::Progress,
 };
 
@@ -31,6 +33,8 @@ pub struct Args {
     /// The folder of a motion adapter (AnimateDiff), which makes animations of what a diffusers folder draws: see --frames
     #[arg(long, value_name = "DIR")]
     motion_adapter: Option<PathBuf>,
+    #[command(flatten)]
+    loras: LoraArgs,
     #[command(flatten)]
     request: Request,
     /// The same seed gives the same picture; picture i of a count has the seed + i; -1 is a new one each time
@@ -122,8 +126,8 @@ pub fn run(args: &Args) -> Result<()> {
         eprintln!("note: the seed is {}", args.seed.value);
     }
     if janus::is_one(&args.model) {
-        if args.memory.is_some() {
-            return Err(Error::bad_input("a Janus model is loaded as it is; leave --memory out"));
+        if args.memory.is_some() || args.loras.any() {
+            return Err(Error::bad_input("a Janus model is loaded as it is; leave --memory and --lora out"));
         }
         let mut dump = args.dump.as_ref().map(|_| Dump::default());
         let generated = janus::draw(&args.model, &request, dump.as_mut())?;
@@ -138,6 +142,7 @@ pub fn run(args: &Args) -> Result<()> {
         };
         folder.add(MOTION, "diffusers", adapter)?;
     }
+    args.loras.add_to(&mut model)?;
     model.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let device = Device::flex();
     let memory = match args.memory {

@@ -11,6 +11,7 @@ mod generate;
 mod inspect;
 mod janus;
 mod locate;
+mod lora;
 mod picture;
 mod progress;
 mod sniff;
