@@ -151,6 +151,6 @@ export class Model {
 /** Moves a finished picture. */
 export function animate(image: Pixels, options: Partial<Options>): EngineAnimation;
 /** `still` makes a lossy WebP; without it, WebP is lossless. */
-export function encode_animation(animation: EngineAnimation, save: EngineSave, still?: (image: Pixels, quality: number) => Uint8Array): Promise<EngineFile>;
+export function encode_animation(animation: EngineAnimation, save: EngineSave, still?: (image: Pixels, quality: number, alphaQuality: number) => Uint8Array): Promise<EngineFile>;
 
 export default function init(input: { module_or_path: Response | URL | string }): Promise<{ memory: WebAssembly.Memory }>;
