@@ -31,6 +31,15 @@ export class Animation {
   }
 
   /**
+   * The same with other frames, of one size.
+   *
+   * @param {(frame: ImageData) => ImageData | Promise<ImageData>} change
+   */
+  async map(change) {
+    return new Animation(await Promise.all(this.frames.map(change)), this.frameMs, this.#encode);
+  }
+
+  /**
    * A file with transparency that repeats for ever. A WebP is lossy and small; an APNG (`image/apng`) loses nothing; a GIF
    * has 256 colours, and pixels that are seen or not.
    *

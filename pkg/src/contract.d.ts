@@ -36,7 +36,7 @@ export interface EngineInfo {
   chooses: boolean;
   /** The ways of drawing, the default first. */
   ways: ('diffusion' | 'tokens' | 'hybrid')[];
-  /** How many bytes each of them has yet to fetch. */
+  /** How many bytes each of them has yet to fetch, and what animates as `frames`. */
   downloads: Record<string, number>;
   /** Whether it denoises the frames of an animation together; what it needs for that is fetched when frames are first asked for. */
   animates: boolean;

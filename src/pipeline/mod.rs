@@ -37,7 +37,8 @@ pub use event::{Event, Preview, Stage};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
 use model::Model;
 pub use model::{
-    AUTOREGRESSIVE, CODEBOOK, HYBRID, MOTION, OPTIONAL, PREVIEW, SCORER, memory_needs, required_params, ways,
+    AUTOREGRESSIVE, CODEBOOK, HYBRID, MOTION, OPTIONAL, PREVIEW, SCORER, default_frames, memory_needs, required_params,
+    ways,
 };
 pub use request::{CodesPlan, Generated, Info, Keep, Plan, Request, Search, Way};
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { beforeEach, describe, it } from 'node:test';
 import { useLab } from './support/lab.js';
-import { TINY, bytesOf, draw, usePage } from './support/page.js';
+import { PATIENCE, TINY, bytesOf, draw, setAdvanced, usePage } from './support/page.js';
 
 /**
  * What a browser makes of a file.
@@ -155,6 +155,68 @@ describe('<ink-bloom>', () => {
       assert.ok(reducedMotion === 'reduce' ? shown.size === 1 : shown.size > 3, `${shown.size} different frames were seen`);
     });
   }
+});
+
+describe('what the model draws moving', () => {
+  const lab = usePage();
+  let { site, page } = lab;
+  beforeEach(() => {
+    ({ site, page } = lab);
+  });
+
+  it('is offered by the page with what it fetches, drawn from the sticker\'s seed, saved, and stopped', async () => {
+    await page.goto(`${site.url}?model=/bundles/animatediff_euler/&device=cpu`);
+    await page.getByText('Ready.').waitFor(PATIENCE);
+    await setAdvanced(page, { steps: 2 });
+    await draw(page, 'a red apple');
+    const still = await bytesOf(page, '#canvas');
+    const side = Math.sqrt(still.length / 4);
+    await page.getByRole('button', { name: 'Animate' }).click();
+    await page.locator('#drawn-note', { hasText: /as 6 pictures that follow each other. Less than 1 MB more are fetched for it, once/ }).waitFor();
+    const fetched = () => site.asked.filter((url) => url.includes('motion_adapter')).length;
+    assert.equal(fetched(), 0, 'it was fetched before anybody asked');
+    await page.getByRole('radio', { name: 'Drawn by the model' }).check();
+    await page.locator('#moving[data-playing=drawn]').waitFor(PATIENCE);
+    assert.equal(fetched(), 1);
+    assert.ok(await page.locator('#progress').isHidden());
+
+    for (const [button, name, type, wide] of /** @type {[string, string, string, number][]} */ ([
+      ['APNG', 'a-red-apple-drawn.png', 'image/png', side],
+      ['Save moving sticker', 'a-red-apple-drawn-sticker.webp', 'image/webp', 512],
+    ])) {
+      const [download] = await Promise.all([page.waitForEvent('download', { timeout: 120_000 }), page.getByRole('button', { name: button, exact: true }).click()]);
+      assert.ok(download.suggestedFilename().endsWith(name), download.suggestedFilename());
+      const seen = await open(page, Array.from(await readFile(await download.path())), type);
+      assert.deepEqual([seen.frames, seen.side, seen.hashes], [6, wide, 6]);
+      assert.ok(seen.size <= 500_000);
+    }
+
+    await page.getByRole('radio', { name: 'Spin' }).check();
+    await page.locator('#moving[data-playing=spin]').waitFor();
+    await page.getByRole('radio', { name: 'Drawn by the model' }).check();
+    await page.getByRole('button', { name: 'Animate' }).click();
+    assert.deepEqual(await bytesOf(page, '#canvas'), still);
+    await draw(page, 'a blue heart');
+  });
+
+  it('is not offered where the model has nothing for it', async () => {
+    await page.goto(`${site.url}${TINY}`);
+    await draw(page, 'a red apple');
+    await page.getByRole('button', { name: 'Animate' }).click();
+    await page.locator('#moving[data-playing=bounce]').waitFor();
+    assert.ok(await page.getByRole('radio', { name: 'Spin' }).isVisible());
+    assert.equal(await page.getByRole('radio', { name: 'Drawn by the model' }).count(), 0);
+    assert.ok(await page.locator('#drawn-note').isHidden());
+  });
+
+  it('is played by <ink-bloom motion="drawn">', async () => {
+    site.files.set('/drawn.html', `<!doctype html><meta charset="utf-8"><title>Element</title><script type="module" src="/pkg/element.js"></script>
+      <ink-bloom model="/bundles/animatediff_euler/" device="cpu" prompt="a red apple" seed="5" steps="2" motion="drawn"></ink-bloom>
+      <script type="module" src="/drawn-test.js"></script>`);
+    site.files.set('/drawn-test.js', "addEventListener('ink-image', ({ detail }) => { document.title = detail.animations[0].frames.length; });");
+    await page.goto(`${site.url}drawn.html`);
+    await page.waitForFunction(() => document.title === '6', undefined, PATIENCE);
+  });
 });
 
 describe('the page', () => {
