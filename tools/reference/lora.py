@@ -6,6 +6,7 @@ from pathlib import Path
 import diffusers
 import torch
 from diffusers_runs import MAX_TEXT_TOKENS, record
+from mmdit import T5_TOKENS
 from motion import frames_first
 
 from common import FIXTURES, clean, generator, randn, save_json, save_tensors
@@ -50,6 +51,16 @@ def peft(pipe, gen) -> dict:
     return state
 
 
+def joint(pipe, gen) -> dict:
+    """Of a transformer that has text and picture side by side, and both text encoders."""
+    state = {}
+    ends = (*ATTENTION, "add_q_proj", "to_add_out", "ff.net.0.proj", "norm1.linear", "context_embedder", "pos_embed.proj")
+    for component, ends in dict(transformer=ends, text_encoder=TEXT, text_encoder_2=TEXT).items():
+        for name, (down, up) in pairs(getattr(pipe, component), ends, gen).items():
+            state |= {f"{component}.{name}.lora_A.weight": down, f"{component}.{name}.lora_B.weight": up}
+    return state
+
+
 def kohya(pipe, gen) -> dict:
     state = {}
     for prefix, component, ends in (("lora_unet", "unet", (*ATTENTION, "ff.net.2")), ("lora_te", "text_encoder", TEXT)):
@@ -64,6 +75,7 @@ def kohya(pipe, gen) -> dict:
 RUNS = {
     "motion": dict(pipeline="AnimateDiffPipeline", model="animatediff_ddim", write=motion, scale=0.8),
     "peft": dict(pipeline="StableDiffusionPipeline", model="sd15_text", write=peft, scale=1.0),
+    "joint": dict(pipeline="StableDiffusion3Pipeline", model="sd3_without_t5", write=joint, scale=0.5),
     "kohya": dict(pipeline="StableDiffusionPipeline", model="sd15_text", write=kohya, scale=0.6),
 }
 REQUEST = dict(prompt="a red apple", negative_prompt="dark", steps=3, guidance=5.0, width=24, height=16)
@@ -71,7 +83,10 @@ REQUEST = dict(prompt="a red apple", negative_prompt="dark", steps=3, guidance=5
 
 def run(folder: Path, pipeline: str, model: str, write, scale: float) -> None:
     gen = generator(f"lora_{folder.name}")
-    pipe = getattr(diffusers, pipeline).from_pretrained(FIXTURES / "pipeline" / model)
+    # SD3's pipeline wants to be told what its folder is without.
+    third = "3" in pipeline
+    absent = dict.fromkeys(("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")) if third else {}
+    pipe = getattr(diffusers, pipeline).from_pretrained(FIXTURES / "pipeline" / model, **absent)
     pipe.set_progress_bar_config(disable=True)
     save_tensors(clean(folder) / WEIGHTS, write(pipe, gen))
     pipe.load_lora_weights(folder, weight_name=WEIGHTS, adapter_name="lora")
@@ -82,8 +97,9 @@ def run(folder: Path, pipeline: str, model: str, write, scale: float) -> None:
     sides = [request[side] // pipe.vae_scale_factor for side in ("height", "width")]
     frames = [request["frames"]] if "frames" in request else []
     arguments |= dict(num_frames=frames[0]) if frames else {}
+    arguments |= dict(max_sequence_length=T5_TOKENS) if third else {}
     unpack = frames_first if frames else None
-    recorded = record(pipe, arguments, randn(gen, 1, 4, *frames, *sides), gen, encode_noise=False, preview=None, unpack=unpack)
+    recorded = record(pipe, arguments, randn(gen, 1, pipe.vae.config.latent_channels, *frames, *sides), gen, encode_noise=False, preview=None, unpack=unpack)
     kept = {
         name: frames_first(value) if value.dim() == 5 else value
         for name, value in recorded.items()

@@ -744,7 +744,7 @@ fn relative_error(ours: &[f32], theirs: &[f32]) -> f64 {
 
 #[test]
 fn loras_change_a_run_as_they_change_the_references() {
-    for name in ["motion", "peft", "kohya"] {
+    for name in ["motion", "peft", "joint", "kohya"] {
         let scratch = Scratch::new(&format!("lora-{name}"));
         let case = lora(name);
         let request: serde_json::Value = serde_json::from_slice(&fs::read(case.join("request.json")).unwrap()).unwrap();
@@ -805,4 +805,34 @@ fn loras_change_a_run_as_they_change_the_references() {
         };
         assert!(error <= 1e-5, "{name}: the bundle is off by {error:.2e}");
     }
+}
+
+#[test]
+fn loras_that_do_not_fit_are_named() {
+    let scratch = Scratch::new("lora-wrong");
+    let (model, motion, bundle) = (fixture("sticker_tiny"), lora("motion"), scratch.path("bundle"));
+    done(&["convert", "--from", text(&model), "--to", &bundle]);
+    let out = scratch.path("a.png");
+    let draw = |model: &str, lora: &str, code: i32, words: &[&str]| {
+        refused(&["generate", "--model", model, "--prompt", "x", "--out", &out, "--lora", lora], code, words);
+    };
+    draw(
+        text(&model),
+        text(&motion),
+        1,
+        &["pytorch_lora_weights.safetensors", "`unet.", "changes no weight of this model"],
+    );
+    draw(text(&model), &scratch.path("none.safetensors"), 1, &["none.safetensors", "cannot be read"]);
+    draw(text(&model), &bundle, 1, &["holds 0 .safetensors"]);
+    draw(text(&model), text(&model.join("model_index.json:2")), 1, &["model_index.json is a text"]);
+    draw(text(&model), &format!("{}:inf", text(&motion)), 2, &["out of range"]);
+    draw(&bundle, text(&motion), 1, &["diffusers folder", "--format diffusers"]);
+    assert!(!Path::new(&out).exists());
+    let other = scratch.path("other");
+    refused(&["convert", "--from", &bundle, "--to", &other, "--lora", text(&motion)], 1, &["diffusers folder"]);
+    refused(
+        &["convert", "--from", &bundle, "--to", &other, "--format", "diffusers", "--lora", text(&motion)],
+        1,
+        &["convert"],
+    );
 }
