@@ -21,6 +21,7 @@ const KINDS = {
   'save-webp': { type: 'image/webp', ending: '.webp' },
   'save-gif': { type: 'image/gif', ending: '.gif' },
   'save-apng': { type: 'image/apng', ending: '.png' },
+  'save-webm': { type: 'video/webm', ending: '.webm' },
 };
 
 /** Sets the picture on the stage in motion, and saves that. */
@@ -114,6 +115,7 @@ export class Moving {
       this.#playing = { motion, animation };
       this.#panel.dataset.playing = motion;
       this.#events.onPlay(animation);
+      this.#offerFilm(animation);
     } catch (error) {
       if (making.signal.aborted) return;
       this.#status.textContent = error instanceof Error ? error.message : String(error);
@@ -130,6 +132,11 @@ export class Moving {
     return this.#events.draw(sticker, signal, ({ step, steps }) => {
       this.#status.textContent = `Drawing the frames: step ${step} of ${steps}`;
     });
+  }
+
+  /** Few browsers encode films. @param {Animation} animation */
+  async #offerFilm(animation) {
+    byId('save-webm', HTMLButtonElement).hidden = !await animation.canSave('video/webm').catch(() => false);
   }
 
   /** @param {string} id of the button */

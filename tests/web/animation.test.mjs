@@ -92,6 +92,58 @@ describe('the package', () => {
     assert.match(notes[0], /quality was lowered from 90/);
   });
 
+  it('saves a film with alpha, where the browser encodes it', async () => {
+    const { bytes, type, frames } = await lab.page.evaluate(async () => {
+      const entry = '/pkg/index.js';
+      /** @type {typeof import('../../pkg/src/index.js')} */
+      const { Inkbloom } = await import(entry);
+      const ink = await Inkbloom.load({ model: '/bundles/sticker_tiny/', device: 'cpu' });
+      const image = new ImageData(64, 64);
+      for (let index = 0; index < 64 * 64; index += 1) {
+        const alpha = Math.max(0, Math.min(1, (20 - Math.hypot((index % 64) - 28, Math.floor(index / 64) - 36)) / 6));
+        if (alpha > 0) image.data.set([200, 60, 30, 255 * alpha], index * 4);
+      }
+      const animation = await ink.animate(image, { motion: 'spin', frames: 8, fps: 10 });
+      await ink.dispose();
+      if (!await animation.canSave('video/webm')) throw new Error('This browser should encode VP9.');
+      const film = await animation.toBlob('video/webm');
+      return { bytes: Array.from(new Uint8Array(await film.arrayBuffer())), type: film.type, frames: animation.frames.map(({ data }) => Array.from(data)) };
+    });
+    assert.equal(type, 'video/webm');
+    // The site's policy lets no film in; another page has none.
+    const other = await lab.page.context().newPage();
+    const { duration, off } = await other.evaluate(async ({ bytes, frames }) => {
+      const video = Object.assign(document.createElement('video'), { muted: true, src: URL.createObjectURL(new Blob([Uint8Array.from(bytes)], { type: 'video/webm' })) });
+      await new Promise((resolve, reject) => {
+        video.onloadeddata = resolve;
+        video.onerror = () => reject(new Error(video.error?.message));
+      });
+      const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 64 });
+      const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', { willReadFrequently: true }));
+      const off = { alpha: 0, colour: 0 };
+      for (const [index, frame] of frames.entries()) {
+        video.currentTime = index * 0.1 + 0.05;
+        await new Promise((resolve) => { video.onseeked = resolve; });
+        context.clearRect(0, 0, 64, 64);
+        context.drawImage(video, 0, 0);
+        const { data } = context.getImageData(0, 0, 64, 64);
+        let [alpha, colour, seen] = [0, 0, 0];
+        for (let at = 0; at < data.length; at += 4) {
+          alpha += Math.abs(data[at + 3] - frame[at + 3]) / (64 * 64);
+          if (frame[at + 3] < 250) continue;
+          for (let part = 0; part < 3; part += 1) colour += Math.abs(data[at + part] - frame[at + part]);
+          seen += 3;
+        }
+        off.alpha = Math.max(off.alpha, alpha);
+        off.colour = Math.max(off.colour, colour / seen);
+      }
+      return { duration: video.duration, off };
+    }, { bytes, frames });
+    await other.close();
+    assert.ok(Math.abs(duration - 0.8) < 0.01, `it lasts ${duration} s`);
+    assert.ok(off.alpha < 1 && off.colour < 6, JSON.stringify(off));
+  });
+
   it('saves without loss where libwebp cannot be loaded, and says so', async () => {
     lab.site.meddle = ({ url }, response) => {
       if (!url?.endsWith('webp_enc_simd.wasm')) return false;
@@ -119,7 +171,8 @@ describe('the package', () => {
         said(ink.animate(image, {})),
         said(ink.animate(/** @type {any} */ ({}), { motion: 'spin' })),
         said(ink.generate({ ...apple, frames: 8 })),
-        said(animations[0].toBlob('video/webm')),
+        said(animations[0].toBlob('video/mp4')),
+        said(animations[0].toBlob('video/webm', { side: 512 })),
         said(animations[0].toBlob('image/gif', { maxBytes: 10 })),
         said(animations[0].toBlob('image/webp', { quality: 0 })),
       ]);
@@ -129,7 +182,7 @@ describe('the package', () => {
     });
     assert.deepEqual([told.frames, told.same, told.none], [[[12, 50], [12, 50]], true, []]);
     const words = [/`frames` must be/, /1000 frames cannot be made; give a number from 4 to 100/, /`motion` must be one of "bounce"/, /no `motion`; give one of bounce/,
-      /`image` must be an ImageData/, /single pictures; give a motion .*bounce, spin/, /cannot be saved as "video\/webm" here/, /no quality to lower/, /`quality` must be/, /disposed of/];
+      /`image` must be an ImageData/, /single pictures; give a motion .*bounce, spin/, /cannot be saved as "video\/mp4" here/, /saved as it is; leave `side` out/, /no quality to lower/, /`quality` must be/, /disposed of/];
     told.wrong.forEach((message, index) => assert.match(message, new RegExp(`^bad-input: .*${words[index].source}`)));
   });
 });
@@ -258,6 +311,9 @@ describe('the page', () => {
       assert.ok(seen.size <= 500_000 && seen.alphas.length > 1);
       await page.locator('#moving-status', { hasText: /^Saved, \d+ KB/ }).waitFor();
     }
+
+    const [film] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'WebM', exact: true }).click()]);
+    assert.ok(film.suggestedFilename().endsWith('a-red-apple-spin.webm'), film.suggestedFilename());
 
     await animate.click();
     assert.ok(await page.locator('#moving').isHidden());
