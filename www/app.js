@@ -36,7 +36,7 @@ const settings = new Settings({ onSize: fitStart, onDevice: changeDevice });
 const stage = new Stage({
   onShow(sticker) {
     if (!settings.locked) settings.seed = sticker.seed;
-    gallery.mark(sticker);
+    gallery.show(sticker);
     moving.show(sticker);
   },
   onChange: (sticker) => start.take(sticker.image),
@@ -132,7 +132,7 @@ async function drawNow(wanted) {
     const recipe = { prompt: typed, style: styles.chosen, settings: settings.recipe };
     const words = withStyle(recipe.style, read);
     progress.reading();
-    const { images, seed, seeds, scores, warnings, timings } = await ink.generate({
+    const options = {
       prompt: words,
       ...settings.options(),
       ...begun,
@@ -143,17 +143,23 @@ async function drawNow(wanted) {
         progress.step(step);
         if (step.preview) stage.preview({ ...step, preview: step.preview }, words);
       },
+    };
+    const { images, seed, seeds, scores, warnings, timings } = await ink.generate(options).catch((error) => {
+      // What chooses among several may not be here yet, and out of reach: one picture needs nothing more.
+      if (!options.candidates || options.search || error.code !== 'download-failed') throw error;
+      return ink.generate({ ...options, candidates: undefined, keep: undefined });
     });
     const set = images.map((image, index) => ({
       image, words, ...recipe, fromPicture: 'init' in begun,
       // One that was chosen can be drawn alone, from its own seed; those of beam search come of all of them.
       ...(scores && !recipe.settings.way
-        ? { seed: seeds[index], settings: { ...recipe.settings, count: '1', candidates: '' }, picture: 1, pictures: 1 }
+        ? { seed: seeds[index], settings: alone(recipe.settings), picture: 1, pictures: 1 }
         : { seed, picture: index + 1, pictures: images.length }),
     }));
-    for (const sticker of set) gallery.add(sticker);
+    for (const sticker of set.slice(0, options.count)) gallery.add(sticker);
     stage.show(set[wanted - 1] ?? set[0], set);
-    messages.say([`Drawn in ${(timings.totalMs / 1000).toFixed(1)} s.`, ...warnings].join(' '));
+    const seconds = (timings.totalMs / 1000).toFixed(1);
+    messages.say([scores ? `Drew ${images.length} in ${seconds} s; the best match comes first.` : `Drawn in ${seconds} s.`, ...warnings].join(' '));
     persistOnce(ink);
   } catch (error) {
     stage.restore();
@@ -164,6 +170,11 @@ async function drawNow(wanted) {
     prompt.setBusy(false);
     if (!engine.loading) progress.hide();
   }
+}
+
+/** The settings that draw a chosen picture again: from its own seed, which is kept. @param {Record<string, string>} settings */
+function alone({ candidates, ...settings }) {
+  return { ...settings, count: '1' };
 }
 
 /**

@@ -56,9 +56,10 @@ export class Gallery {
     key.then(() => { this.#note.textContent = KEPT; }, (error) => this.#refused(error));
   }
 
-  /** @param {Sticker | undefined} shown */
-  mark(shown) {
-    const current = shown && this.#buttons.get(shown);
+  /** Marks what is shown; one that is not here yet, for it was not the best of its drawing, was picked and is kept. @param {Sticker} shown */
+  show(shown) {
+    if (!this.#buttons.has(shown)) this.add(shown);
+    const current = this.#buttons.get(shown);
     for (const button of this.#list.querySelectorAll('.pick')) button.setAttribute('aria-current', String(button === current));
   }
 

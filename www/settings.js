@@ -124,19 +124,28 @@ export class Settings {
   options() {
     /** @param {HTMLInputElement} input */
     const number = (input) => (input.value === '' ? undefined : Number(input.value));
-    const { count, candidates, way, steps, guidance, negative } = this.#fields;
+    const { count, way, steps, guidance, negative } = this.#fields;
     const size = this.size;
+    const candidates = this.#candidates;
     return {
       ...(this.locked && this.#hasSeed && { seed: this.#seed.value.trim() }),
       ...(size && { width: size[0], height: size[1] }),
       steps: number(steps),
       guidance: number(guidance),
       count: Number(count.value),
-      candidates: candidates.value === '' ? undefined : Number(candidates.value),
-      search: way.value && candidates.value ? /** @type {const} */ ('beam') : undefined,
+      candidates,
+      keep: candidates && /** @type {const} */ ('all'),
+      search: way.value && candidates ? /** @type {const} */ ('beam') : undefined,
       way: /** @type {keyof typeof WAYS | ''} */ (way.value) || undefined,
       negativePrompt: negative.value.trim() || undefined,
     };
+  }
+
+  /** Of how many the best is wanted. A seed that is kept means one picture, but for what is put together from pieces: there it means all of them. */
+  get #candidates() {
+    const { count, candidates, way } = this.#fields;
+    const several = Number(candidates.value);
+    return several <= Number(count.value) || (this.locked && way.value === '') ? undefined : several;
   }
 
   #describeWay() {

@@ -87,6 +87,43 @@ describe('the page with the default model', () => {
       await site.comeBack();
     }
   });
+
+  it('draws four, the best first, keeps what is picked, and draws one alone from its own seed', async () => {
+    await page.goto(`${site.url}?device=cpu`);
+    await page.getByLabel('3d emoji', { exact: true }).check(PATIENCE);
+    await page.getByText('Advanced').click();
+    await page.getByLabel('Steps').fill('2');
+    await draw(page, 'a red apple');
+    const small = page.locator('#set button');
+    const kept = page.locator('#stickers li');
+    const seed = page.getByLabel('Seed', { exact: true });
+    assert.match(await page.locator('#status').innerText(), /^Drew 4 in [\d.]+ s; the best match comes first\.$/);
+    assert.deepEqual([await small.count(), await small.first().getAttribute('aria-pressed'), await kept.count()], [4, 'true', 1]);
+    const best = await seed.inputValue();
+    await small.nth(2).click();
+    assert.equal(await kept.count(), 2);
+    assert.notEqual(await seed.inputValue(), best);
+    const picked = await pixels();
+    await small.first().click();
+    await small.nth(2).click();
+    assert.equal(await kept.count(), 2, 'it was kept twice');
+    await page.getByRole('button', { name: 'Keep this seed' }).click();
+    await draw(page, 'a red apple');
+    assert.equal(await small.count(), 0);
+    assert.equal((await pixels()).hash, picked.hash);
+  });
+
+  it('draws one where what chooses among several cannot be fetched', async () => {
+    site.meddle = ({ url }, response) => /\/scorer-.*\.bin$/.test(String(url)) && !!response.writeHead(404).end();
+    await page.goto(`${site.url}?device=cpu`);
+    await page.getByLabel('3d emoji', { exact: true }).check(PATIENCE);
+    await page.getByText('Advanced').click();
+    await page.getByLabel('Steps').fill('1');
+    await draw(page, 'a red apple');
+    assert.ok(site.countOf('.bin') > 0 && site.asked.some((path) => path.includes('/scorer-')), 'it was not asked for');
+    assert.equal(await page.locator('#set button').count(), 0);
+    assert.match(await page.locator('#status').innerText(), /^Drawn in/);
+  });
 });
 
 describe('the page', () => {

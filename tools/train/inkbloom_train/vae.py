@@ -17,6 +17,7 @@ from diffusers import AutoencoderTiny
 from torch import nn
 
 from inkbloom_train import pretrained, training
+from inkbloom_train.convolution import quicken
 from inkbloom_train.data.dataset import HELD_CONCEPT, DataSet
 from inkbloom_train.distributed import Worker
 from inkbloom_train.errors import TrainError
@@ -151,7 +152,7 @@ def train(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worker
     if warm_start is not None:
         vae.load_state_dict(grown(load_weights(warm_start, _config(settings)).state_dict(), vae))
     vae.encoder.requires_grad_(settings.train_encoder)
-    vae = vae.to(worker.device, memory_format=torch.channels_last)
+    vae = quicken(vae.to(worker.device, memory_format=torch.channels_last))
     pixels = open_pixels(workspace.pictures(preset.size), worker.device)
     held = pixels[check_rows(dataset)]
     crops = Crops(pixels, dataset.of_split("train"), settings.crop)
