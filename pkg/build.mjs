@@ -36,7 +36,9 @@ const common = {
   logLevel: 'warning',
 };
 
-await build({ ...common, entryPoints: [source('index.js')] });
+// Fetched when a film is first saved: its code is larger than all the rest.
+await build({ ...common, entryPoints: [source('webm.js')] });
+await build({ ...common, entryPoints: [source('index.js')], external: ['./webm.js'] });
 await build({ ...common, entryPoints: [source('worker.js')], alias: { 'inkbloom-wasm': glue } });
 // The element uses the very classes that a page imports from index.js, so it must not bring copies of its own.
 await build({ ...common, entryPoints: [source('element.js')], external: ['./index.js'] });
@@ -48,6 +50,7 @@ await copyFile(path.join(webp, 'codec', 'enc', 'webp_enc_simd.wasm'), path.join(
 
 // Who copies dist/ copies these works too, and their licences ask to come along.
 await copyFile(path.join(here, 'node_modules', 'idb', 'LICENSE'), path.join(out, 'LICENSE-idb'));
+await copyFile(path.join(here, 'node_modules', 'mediabunny', 'LICENSE'), path.join(out, 'LICENSE-mediabunny'));
 await copyFile(path.join(webp, 'LICENSE'), path.join(out, 'LICENSE-jsquash-webp'));
 await copyFile(path.join(webp, 'codec', 'LICENSE.codec.md'), path.join(out, 'LICENSE-libwebp'));
 /** @type {string[]} */

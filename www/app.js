@@ -44,6 +44,7 @@ const stage = new Stage({
 });
 const moving = new Moving({
   animate: async (image, motion) => (await engine.load()).animate(image, { motion }),
+  draw: drawFrames,
   onPlay: (animation) => stage.play(animation),
   onStill: () => stage.still(),
 });
@@ -63,6 +64,7 @@ function showModel(ink) {
   kept.keep();
   styles.show(ink.info.styles);
   settings.show(ink.info);
+  moving.offer(ink.info);
   fitStart();
   footer.show(ink);
   if (drawing) return;
@@ -173,6 +175,38 @@ async function drawNow(wanted) {
 /** The settings that draw a chosen picture again: from its own seed, which is kept. @param {Record<string, string>} settings */
 function alone({ candidates, ...settings }) {
   return { ...settings, count: '1' };
+}
+
+/**
+ * Draws the words of a sticker as an animation, from the noise that the sticker came of.
+ *
+ * @param {import('./sticker.js').Sticker} sticker
+ * @param {AbortSignal} signal
+ * @param {(step: import('./pkg/index.js').Step) => void} onStep
+ */
+async function drawFrames({ image, words, seed, picture, settings: { steps, guidance, negative }, fromPicture }, signal, onStep) {
+  const ink = await engine.load();
+  const number = (/** @type {string | undefined} */ text) => (text ? Number(text) : undefined);
+  try {
+    const { animations: [animation] } = await ink.generate({
+      prompt: words,
+      seed: BigInt.asUintN(64, BigInt(seed) + BigInt(picture - 1)),
+      width: image.width,
+      height: image.height,
+      steps: number(steps),
+      guidance: number(guidance),
+      negativePrompt: negative || undefined,
+      ...(fromPicture && { init: image }),
+      frames: ink.info.defaultFrames,
+      preview: false,
+      signal,
+      onStep,
+    });
+    return animation;
+  } finally {
+    // What was fetched for it was shown there.
+    if (!drawing && !engine.loading) progress.hide();
+  }
 }
 
 /**

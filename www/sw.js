@@ -20,7 +20,7 @@ const PAGE = [
 ].map((file) => new URL(file, self.location.href).href);
 
 /** Fetched when an animation is first saved, and kept from then on. */
-const LATER = [new URL('./pkg/webp_enc_simd.wasm', self.location.href).href];
+const LATER = ['./pkg/webp_enc_simd.wasm', './pkg/webm.js'].map((file) => new URL(file, self.location.href).href);
 
 /** What `./build.sh site` named after what it holds is the same for ever. */
 const NAMED_BY_CONTENT = /-[0-9a-f]{8}\.(js|css|svg|wasm|png)$/;

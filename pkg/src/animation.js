@@ -1,4 +1,5 @@
 import { InkbloomError } from './errors.js';
+import { canEncode, filmSettings } from './film.js';
 import { given } from './request.js';
 
 /**
@@ -10,6 +11,9 @@ import { given } from './request.js';
  * @property {number} [maxBytes] the largest that the file may be; the quality of a WebP is lowered for it
  * @property {(note: string) => void} [onNote] gets a sentence for each thing worth telling, such as a lowered quality
  */
+
+const FILM = 'video/webm';
+const PICTURES = ['image/webp', 'image/apng', 'image/png', 'image/gif'];
 
 const NUMBERS = /** @type {const} */ (['quality', 'side', 'maxBytes']);
 
@@ -31,10 +35,30 @@ export class Animation {
   }
 
   /**
-   * A file with transparency that repeats for ever. A WebP is lossy and small; an APNG (`image/apng`) loses nothing; a GIF
-   * has 256 colours, and pixels that are seen or not.
+   * The same with other frames, of one size.
    *
-   * @param {string} [type] `image/webp`, `image/apng` or `image/gif`
+   * @param {(frame: ImageData) => ImageData | Promise<ImageData>} change
+   */
+  async map(change) {
+    return new Animation(await Promise.all(this.frames.map(change)), this.frameMs, this.#encode);
+  }
+
+  /**
+   * Whether `toBlob` can make such a file here: a `video/webm` where the browser encodes VP9.
+   *
+   * @param {string} type
+   */
+  async canSave(type) {
+    if (type !== FILM) return PICTURES.includes(type);
+    const [{ width, height }] = this.frames;
+    return canEncode(filmSettings(width, height, this.frameMs));
+  }
+
+  /**
+   * A file with transparency that repeats for ever. A WebP is lossy and small; an APNG (`image/apng`) loses nothing; a GIF
+   * has 256 colours, and pixels that are seen or not. A film (`video/webm`) plays once, has no options, and needs `canSave`.
+   *
+   * @param {string} [type] `image/webp`, `image/apng`, `image/gif` or `video/webm`
    * @param {SaveOptions} [options]
    * @returns {Promise<Blob>}
    * @throws {InkbloomError}
@@ -47,11 +71,19 @@ export class Animation {
       throw new InkbloomError('bad-input', `\`${name}\` must be a ${name === 'quality' ? '' : 'whole '}number of at least 1, not ${String(value)}.`);
     }
     const { quality, side, maxBytes } = rest;
+    if (type === FILM) return this.#film(NUMBERS.filter((name) => rest[name] !== undefined));
     // An ImageData's fields do not survive the way to the worker of every browser.
     const frames = this.frames.map(({ width, height, data }) => ({ width, height, data: /** @type {Uint8ClampedArray} */ (data) }));
     const file = await this.#encode({ frames, frame_ms: this.frameMs }, given({ type: String(type), quality, side, max_bytes: maxBytes }));
     for (const note of file.notes) onNote?.(note);
     return new Blob([file.bytes], { type: file.type });
+  }
+
+  /** @param {string[]} asked options that a film does not have */
+  async #film(asked) {
+    if (asked.length > 0) throw new InkbloomError('bad-input', `A WebM film is saved as it is; leave \`${asked[0]}\` out.`);
+    if (!await this.canSave(FILM)) throw new InkbloomError('unsupported', 'This browser does not encode WebM films; save the animation as image/webp.');
+    return (await import('./webm.js')).encode(this.frames, this.frameMs);
   }
 
   /**

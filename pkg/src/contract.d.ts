@@ -36,7 +36,7 @@ export interface EngineInfo {
   chooses: boolean;
   /** The ways of drawing, the default first. */
   ways: ('diffusion' | 'tokens' | 'hybrid')[];
-  /** How many bytes each of them has yet to fetch. */
+  /** How many bytes each of them has yet to fetch, and what animates as `frames`. */
   downloads: Record<string, number>;
   /** Whether it denoises the frames of an animation together; what it needs for that is fetched when frames are first asked for. */
   animates: boolean;
@@ -151,6 +151,6 @@ export class Model {
 /** Moves a finished picture. */
 export function animate(image: Pixels, options: Partial<Options>): EngineAnimation;
 /** `still` makes a lossy WebP; without it, WebP is lossless. */
-export function encode_animation(animation: EngineAnimation, save: EngineSave, still?: (image: Pixels, quality: number) => Uint8Array): Promise<EngineFile>;
+export function encode_animation(animation: EngineAnimation, save: EngineSave, still?: (image: Pixels, quality: number, alphaQuality: number) => Uint8Array): Promise<EngineFile>;
 
 export default function init(input: { module_or_path: Response | URL | string }): Promise<{ memory: WebAssembly.Memory }>;

@@ -6,7 +6,7 @@ import { Inkbloom, describeProgress } from './index.js';
  * Attributes: `model`, `prompt`, `negative-prompt`, `seed`, `steps`, `guidance`, `width`, `height`, `motion`,
  * `frames`, `fps`, `device`,
  * `worker-url`, `wasm-url`, and `controls` (a box to type in; `controls="false"` is none). An empty attribute counts as
- * left out. It draws when it has a prompt and again when the model, the prompt, the seed or what moves changes. What moves is played, or
+ * left out. `motion="drawn"` has the model draw the frames, where it can. It draws when it has a prompt and again when the model, the prompt, the seed or what moves changes. What moves is played, or
  * stands still for people who asked their system for reduced motion. Elements of the same
  * model share one engine.
  *
@@ -41,6 +41,9 @@ const Base = globalThis.HTMLElement ?? class {};
 
 /** Attributes that are numbers, as options of `generate`. */
 const NUMBERS = /** @type {const} */ (['steps', 'guidance', 'width', 'height', 'frames', 'fps']);
+
+/** The motion that no path makes: the model draws every frame. */
+const DRAWN = 'drawn';
 
 /** What makes another picture when it changes. */
 const RECIPE = ['model', 'prompt', 'seed', 'motion', 'frames', 'fps'];
@@ -136,7 +139,7 @@ export class InkBloomElement extends Base {
     try {
       const ink = await this.#load();
       const drawing = await ink.generate({
-        ...this.#options(),
+        ...this.#options(ink.info.defaultFrames),
         signal: controller.signal,
         onStep: (step) => {
           this.#say(`Step ${step.step} of ${step.steps}`);
@@ -199,13 +202,14 @@ export class InkBloomElement extends Base {
     return this.getAttribute(name)?.trim() || undefined;
   }
 
-  /** @returns {import('./index.js').GenerateOptions} */
-  #options() {
+  /** @param {number} frames of what the model draws moving, where nobody says @returns {import('./index.js').GenerateOptions} */
+  #options(frames) {
     /** @type {import('./index.js').GenerateOptions} */
     const options = { prompt: this.prompt, negativePrompt: this.#given('negative-prompt'), seed: this.#given('seed') };
     const motion = this.#given('motion');
+    if (motion === DRAWN) options.frames = frames;
     // The core says which there are.
-    if (motion !== undefined) options.motion = /** @type {import('./index.js').GenerateOptions['motion']} */ (motion);
+    else if (motion !== undefined) options.motion = /** @type {import('./index.js').GenerateOptions['motion']} */ (motion);
     for (const name of NUMBERS) {
       const value = this.#given(name);
       if (value !== undefined) options[name] = Number(value);

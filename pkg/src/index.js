@@ -49,7 +49,8 @@ export { Animation, InkbloomError, describeProgress };
  * @property {string} attribution
  * @property {boolean} chooses whether it has a scorer to choose among `candidates` with
  * @property {('diffusion' | 'tokens' | 'hybrid')[]} ways the ways of drawing that it has, for `way`; the first is the default
- * @property {Record<string, number>} downloads how many bytes each of these still had to fetch when the model was loaded
+ * @property {Record<string, number>} downloads how many bytes each of these still had to fetch when the model was loaded, and
+ *   what draws animations, as `frames`
  * @property {boolean} animates whether it draws animations of several `frames`
  * @property {number} defaultFrames how many frames suit it, where it does
  * @property {boolean} repaintsOnly whether it needs `init` and `mask`, as inpainting models do

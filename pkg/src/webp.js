@@ -6,9 +6,9 @@ import { PATIENCE, fetchAndRead } from './download.js';
 const IMPATIENCE = { ...PATIENCE, attempts: 2 };
 
 /**
- * Makes a still, lossy WebP of a quality from 1 to 100.
+ * Makes a still, lossy WebP; qualities are from 1 to 100.
  *
- * @typedef {(image: import('./contract.js').Pixels, quality: number) => Uint8Array} LossyEncoder
+ * @typedef {(image: import('./contract.js').Pixels, quality: number, alphaQuality: number) => Uint8Array} LossyEncoder
  */
 
 /** libwebp's effort, 0 to 6: less than its own 4, for somebody waits. */
@@ -43,8 +43,9 @@ async function load() {
       return instance.exports;
     },
   });
-  return ({ data, width, height }, quality) => {
-    const bytes = encoder.encode(/** @type {Uint8ClampedArray<ArrayBuffer>} */ (data), width, height, { ...defaultOptions, method: EFFORT, quality });
+  return ({ data, width, height }, quality, alphaQuality) => {
+    const options = { ...defaultOptions, method: EFFORT, quality, alpha_quality: alphaQuality };
+    const bytes = encoder.encode(/** @type {Uint8ClampedArray<ArrayBuffer>} */ (data), width, height, options);
     if (!bytes) throw new Error('libwebp gave no file');
     return bytes;
   };

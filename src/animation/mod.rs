@@ -14,6 +14,8 @@ pub use affine::{Motion, animate, fit_square};
 use frames::check;
 pub use webp::lossless;
 
+use std::iter;
+
 use crate::{
     Error, Result,
     values::{Animation, Image},
@@ -33,6 +35,10 @@ const MAX_FPS: f64 = 50.0;
 const QUALITY: f32 = 80.0;
 /// What is tried, below what was asked for, to keep a limit.
 const LOWER_QUALITIES: [f32; 6] = [70.0, 60.0, 45.0, 30.0, 15.0, 5.0];
+/// So much better than colours is alpha kept: of a soft picture it is most of the file, but a coarse edge shows.
+const ALPHA_ABOVE: f32 = 25.0;
+/// Of so many frames, one tells how large the others will be.
+const PROBED: usize = 8;
 /// What chat programs take as a moving sticker: this many pixels a side, and this many bytes.
 const STICKER_SIDE: usize = 512;
 const STICKER_BYTES: usize = 500_000;
@@ -94,6 +100,19 @@ impl Save {
     }
 }
 
+/// What an encoder of stills is asked for, each from 1 to 100; alpha of 100 loses nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quality {
+    pub colour: f32,
+    pub alpha: f32,
+}
+
+impl From<f32> for Quality {
+    fn from(colour: f32) -> Self {
+        Self { colour, alpha: (colour + ALPHA_ABOVE).min(100.0) }
+    }
+}
+
 /// A file, and what there is to say of it.
 #[derive(Clone, Debug)]
 pub struct File {
@@ -128,7 +147,7 @@ pub fn frame_ms(fps: f64) -> Result<u32> {
     Ok((1000.0 / fps).round() as u32)
 }
 
-/// Writes `animation` as `save` says. `still` encodes one picture as a WebP of a quality from 1 to 100: by a lossy encoder
+/// Writes `animation` as `save` says. `still` encodes one picture as a WebP of some quality: by a lossy encoder
 /// of the caller's, or [`lossless`], which has no quality to lower.
 ///
 /// # Errors
@@ -137,7 +156,7 @@ pub fn frame_ms(fps: f64) -> Result<u32> {
 pub async fn encode(
     animation: &Animation,
     save: Save,
-    mut still: impl AsyncFnMut(&Image, f32) -> Result<Vec<u8>>,
+    mut still: impl AsyncFnMut(&Image, Quality) -> Result<Vec<u8>>,
 ) -> Result<File> {
     check(animation)?;
     let quality = save.quality.unwrap_or(QUALITY);
@@ -154,28 +173,38 @@ pub async fn encode(
             most / 1000
         ))
     };
-    let bytes = match save.format {
-        Format::Apng => apng::encode(animation)?,
-        Format::Gif => gif::encode(animation)?,
-        Format::WebP => webp::encode(animation, quality, &mut still).await?,
+    let whole = match save.format {
+        Format::WebP => None,
+        Format::Apng => Some(apng::encode(animation)?),
+        Format::Gif => Some(gif::encode(animation)?),
     };
-    if bytes.len() <= most {
-        return Ok(File { bytes, notes: Vec::new() });
+    if let Some(bytes) = whole {
+        return match bytes.len() <= most {
+            true => Ok(File { bytes, notes: Vec::new() }),
+            false => Err(too_large(&bytes, ", and this kind of file has no quality to lower: save it as WebP")),
+        };
     }
-    if save.format != Format::WebP {
-        return Err(too_large(&bytes, ", and this kind of file has no quality to lower: save it as WebP"));
-    }
-    let mut last = bytes;
-    for lower in LOWER_QUALITIES.into_iter().filter(|lower| *lower < quality) {
-        let bytes = webp::encode(animation, lower, &mut still).await?;
-        if bytes.len() <= most {
-            let note =
-                format!("the quality was lowered from {quality} to {lower} to keep the file below {} KB", most / 1000);
-            return Ok(File { bytes, notes: vec![note] });
+    let lower = LOWER_QUALITIES.into_iter().filter(|lower| *lower < quality);
+    let qualities: Vec<f32> = iter::once(quality).chain(lower).collect();
+    // The first quality that will do is sought by a few frames: all of them take seconds.
+    let few = Animation { frames: animation.frames.iter().step_by(PROBED).cloned().collect(), ..*animation };
+    let (mut first, mut end, mut probed) = (0, qualities.len() - 1, 0);
+    while first < end && most < usize::MAX {
+        let size = webp::encode(&few, qualities[probed].into(), &mut still).await?.len();
+        match size * animation.frames.len() <= most * few.frames.len() {
+            true => end = probed,
+            false => first = probed + 1,
         }
-        // An encoder that is lossless at any quality gives the same each time.
-        if bytes.len() == last.len() {
-            break;
+        probed = (first + end) / 2;
+    }
+    let mut last = Vec::new();
+    for tried in &qualities[first..] {
+        let bytes = webp::encode(animation, (*tried).into(), &mut still).await?;
+        if bytes.len() <= most {
+            let lowered =
+                format!("the quality was lowered from {quality} to {tried} to keep the file below {} KB", most / 1000);
+            let notes = if *tried < quality { vec![lowered] } else { Vec::new() };
+            return Ok(File { bytes, notes });
         }
         last = bytes;
     }
@@ -184,7 +213,7 @@ pub async fn encode(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::{cell::Cell, io::Cursor};
 
     use image::{AnimationDecoder, codecs};
 
@@ -204,7 +233,7 @@ mod tests {
         animate(&picture(32), Motion::Wobble, 8, 80).unwrap()
     }
 
-    async fn exact(image: &Image, _: f32) -> Result<Vec<u8>> {
+    async fn exact(image: &Image, _: Quality) -> Result<Vec<u8>> {
         lossless(image)
     }
 
@@ -241,8 +270,8 @@ mod tests {
     fn a_limit_is_kept_by_lowering_the_quality_and_that_is_said() {
         let clip = clip();
         // Stands for a lossy encoder: the lower the quality, the less is left of the picture.
-        let lossy = async |image: &Image, quality: f32| {
-            let step = (101.0 - quality) as u8;
+        let lossy = async |image: &Image, quality: Quality| {
+            let step = (101.0 - quality.colour) as u8;
             let rgba = image.rgba.iter().map(|value| value / step * step).collect();
             lossless(&Image { rgba, ..image.clone() })
         };
@@ -250,6 +279,16 @@ mod tests {
         let size = pollster::block_on(encode(&clip, all, lossy)).unwrap().bytes.len();
         let file = pollster::block_on(encode(&clip, Save { max_bytes: Some(size - 1), ..all }, lossy)).unwrap();
         assert!(file.bytes.len() < size);
+        // Of seven qualities, few are tried, and only one on all frames.
+        let asked = Cell::new(0);
+        let counted = async |image: &Image, quality: Quality| {
+            asked.set(asked.get() + 1);
+            lossy(image, quality).await
+        };
+        let small = pollster::block_on(encode(&clip, Save { quality: Some(5.0), ..all }, lossy)).unwrap().bytes.len();
+        let file_of = Save { max_bytes: Some(small + 1), ..all };
+        assert!(pollster::block_on(encode(&clip, file_of, counted)).unwrap().notes[0].contains("from 90 to 5"));
+        assert!(asked.get() <= 4 + clip.frames.len(), "{} frames were encoded", asked.get());
         assert!(file.notes[0].contains("from 90 to 70"), "{:?}", file.notes);
         let fails = |save: Save, words: &str| {
             let message = pollster::block_on(encode(&clip, save, exact)).unwrap_err().message;

@@ -2,7 +2,10 @@
 
 use image_webp::{ColorType, WebPEncoder};
 
-use super::frames::{check, unwritable};
+use super::{
+    Quality,
+    frames::{check, unwritable},
+};
 use crate::{
     Error, Result,
     values::{Animation, Image},
@@ -34,8 +37,8 @@ pub fn lossless(image: &Image) -> Result<Vec<u8>> {
 /// What `still` gives; `BadInput` where that is no WebP.
 pub async fn encode(
     animation: &Animation,
-    quality: f32,
-    still: &mut impl AsyncFnMut(&Image, f32) -> Result<Vec<u8>>,
+    quality: Quality,
+    still: &mut impl AsyncFnMut(&Image, Quality) -> Result<Vec<u8>>,
 ) -> Result<Vec<u8>> {
     let [width, height] = check(animation)?;
     let size = [u24(width - 1), u24(height - 1)].concat();

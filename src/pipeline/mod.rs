@@ -42,7 +42,7 @@ use kind::Kind;
 pub use kind::{memory_needs, required_params, ways};
 pub use memory::{MemoryBudget, MemoryNeeds, MemoryPlan};
 use model::Model;
-pub use model::{AUTOREGRESSIVE, CODEBOOK, HYBRID, MOTION, OPTIONAL, PREVIEW, SCORER};
+pub use model::{AUTOREGRESSIVE, CODEBOOK, HYBRID, MOTION, OPTIONAL, PREVIEW, SCORER, default_frames};
 pub use request::{CodesPlan, Generated, Info, Keep, Plan, Request, Search, Way};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};

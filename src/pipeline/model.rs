@@ -401,11 +401,25 @@ impl Model {
 
 /// Puts the modules of the motion adapter into a network.
 fn add_motion(network: &mut Network, files: &ModelFiles, tensors: &Tensors) -> Result<()> {
+    network.denoiser.add_motion(&tensors.params("motion_adapter/"), &motion_config(files)?)
+}
+
+fn motion_config(files: &ModelFiles) -> Result<MotionConfig> {
     if files.class(MOTION)? != "MotionAdapter" {
         return Err(files.unknown_class(MOTION, "MotionAdapter"));
     }
-    let config = MotionConfig::read(&files.config(MOTION)?)?;
-    network.denoiser.add_motion(&tensors.params("motion_adapter/"), &config)
+    MotionConfig::read(&files.config(MOTION)?)
+}
+
+/// How many frames suit the model of `files`, whose index says `wanted`: no more than its motion adapter holds.
+///
+/// # Errors
+/// `BadModel` for an adapter that this version cannot run.
+pub fn default_frames(files: &ModelFiles, wanted: usize) -> Result<usize> {
+    match files.configs.contains_key(MOTION) {
+        true => Ok(wanted.min(motion_config(files)?.frames.most())),
+        false => Ok(wanted),
+    }
 }
 
 /// The small decoder of the latents of an autoencoder of `shape`.

@@ -8,7 +8,7 @@ use wasm_bindgen_futures::JsFuture;
 use super::{JsImage, Thrown, animation_to_js, from_js, image_to_js, set, to_js};
 use crate::{
     Error, Result,
-    animation::{self, Format, Motion, Save},
+    animation::{self, Format, Motion, Quality, Save},
     pipeline::Request,
     values::{Animation, Image},
 };
@@ -57,7 +57,7 @@ pub fn animate(image: JsValue, options: JsValue) -> Thrown<JsValue> {
 }
 
 /// `{bytes, type, notes}` of `{frames, frame_ms}`, by `{type, quality?, side?, max_bytes?}`. `still` makes a lossy WebP from a
-/// picture and a quality; without it, WebP is lossless.
+/// picture and the qualities of its colours and its alpha; without it, WebP is lossless.
 ///
 /// # Errors
 /// `bad-input`.
@@ -79,10 +79,11 @@ pub async fn encode_animation(animation: JsValue, save: JsValue, still: Option<F
     Ok(answer.into())
 }
 
-async fn lossy(still: &Function, image: &Image, quality: f32) -> Result<Vec<u8>> {
+async fn lossy(still: &Function, image: &Image, quality: Quality) -> Result<Vec<u8>> {
     let failed = |error: JsValue| Error::bad_input(format!("the encoder of still pictures failed: {error:?}"));
     let picture = image_to_js(image)?;
-    let answer = still.call2(&JsValue::NULL, &picture, &JsValue::from_f64(f64::from(quality))).map_err(failed)?;
+    let [colour, alpha] = [quality.colour, quality.alpha].map(|quality| JsValue::from_f64(f64::from(quality)));
+    let answer = still.call3(&JsValue::NULL, &picture, &colour, &alpha).map_err(failed)?;
     let bytes = JsFuture::from(Promise::resolve(&answer)).await.map_err(failed)?;
     Ok(bytes.dyn_into::<Uint8Array>().map_err(failed)?.to_vec())
 }

@@ -17,7 +17,7 @@ use crate::{
     Code, Error, Result,
     pipeline::{
         Event, MOTION, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, Stage, Way,
-        memory_needs, required_params, ways,
+        default_frames, memory_needs, required_params, ways,
     },
     values::{Animation, Image, read},
     weights::{
@@ -96,9 +96,10 @@ impl Loader {
         let more = |way: &Way| (way.name(), missing_bytes(whole, &pipeline, way.components()));
         let later = |component: &str| self.whole.as_ref().is_some_and(|whole| whole.is_optional(component));
         let has = |component: &str| pipeline.has_optional(component) || later(component);
+        let moving = has(MOTION).then(|| (FRAMES, missing_bytes(whole, &pipeline, &[MOTION])));
         let info = Info {
             ways: own.iter().map(|way| way.name()).collect(),
-            downloads: own.iter().map(more).collect(),
+            downloads: own.iter().map(more).chain(moving).collect(),
             name: manifest.name.clone(),
             sizes: info.sizes.clone(),
             styles: info.styles.clone(),
@@ -111,7 +112,7 @@ impl Loader {
             repaints_only: pipeline.repaints_only(),
             chooses: has(SCORER),
             animates: has(MOTION),
-            default_frames: info.default_frames,
+            default_frames: default_frames(&whole.files, info.default_frames)?,
             weights: self.memory.kept.name(),
             releases_text: self.memory.release_text,
             copies: self.memory.copies,
@@ -137,6 +138,9 @@ pub struct Model {
     /// The bundle, where parts of it may be asked for later.
     whole: Option<Manifest>,
 }
+
+/// What animations are called among downloads.
+const FRAMES: &str = "frames";
 
 /// What a request needs that a model may lack.
 #[derive(Deserialize)]
@@ -164,7 +168,7 @@ struct Info {
     repaints_only: bool,
     chooses: bool,
     ways: Vec<&'static str>,
-    /// How many bytes each way has yet to fetch.
+    /// How many bytes each way has yet to fetch, and what draws [`FRAMES`].
     downloads: BTreeMap<&'static str, u64>,
     animates: bool,
     default_frames: usize,

@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod config;
 mod dtype;
+pub mod lora;
 mod names;
 mod params;
 pub mod safetensors;

@@ -1,5 +1,7 @@
 //! Safetensors headers: which tensor lies where in a file. Reading the bytes is the caller's affair.
 
+use std::collections::HashMap;
+
 use half::{bf16, f16};
 use safetensors::{Dtype, tensor::Metadata};
 
@@ -57,6 +59,16 @@ pub fn read_header(bytes: &[u8], file_len: u64, file: &str) -> Result<Vec<Entry>
     }
     entries.sort_by_key(|entry| entry.start);
     Ok(entries)
+}
+
+/// What a header says besides its tensors; `bytes` as for [`read_header`].
+///
+/// # Errors
+/// `BadModel`, naming `file`, for a malformed header.
+pub fn read_metadata(bytes: &[u8], file: &str) -> Result<HashMap<String, String>> {
+    let metadata: Metadata = serde_json::from_slice(bytes.get(8..).unwrap_or_default())
+        .map_err(|error| Error::bad_model(format!("{file} is not a valid safetensors file: {error}")))?;
+    Ok(metadata.metadata().clone().unwrap_or_default())
 }
 
 impl Entry {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { beforeEach, describe, it } from 'node:test';
 import { useLab } from './support/lab.js';
-import { TINY, bytesOf, draw, usePage } from './support/page.js';
+import { PATIENCE, TINY, bytesOf, draw, setAdvanced, usePage } from './support/page.js';
 
 /**
  * What a browser makes of a file.
@@ -92,6 +92,58 @@ describe('the package', () => {
     assert.match(notes[0], /quality was lowered from 90/);
   });
 
+  it('saves a film with alpha, where the browser encodes it', async () => {
+    const { bytes, type, frames } = await lab.page.evaluate(async () => {
+      const entry = '/pkg/index.js';
+      /** @type {typeof import('../../pkg/src/index.js')} */
+      const { Inkbloom } = await import(entry);
+      const ink = await Inkbloom.load({ model: '/bundles/sticker_tiny/', device: 'cpu' });
+      const image = new ImageData(64, 64);
+      for (let index = 0; index < 64 * 64; index += 1) {
+        const alpha = Math.max(0, Math.min(1, (20 - Math.hypot((index % 64) - 28, Math.floor(index / 64) - 36)) / 6));
+        if (alpha > 0) image.data.set([200, 60, 30, 255 * alpha], index * 4);
+      }
+      const animation = await ink.animate(image, { motion: 'spin', frames: 8, fps: 10 });
+      await ink.dispose();
+      if (!await animation.canSave('video/webm')) throw new Error('This browser should encode VP9.');
+      const film = await animation.toBlob('video/webm');
+      return { bytes: Array.from(new Uint8Array(await film.arrayBuffer())), type: film.type, frames: animation.frames.map(({ data }) => Array.from(data)) };
+    });
+    assert.equal(type, 'video/webm');
+    // The site's policy lets no film in; another page has none.
+    const other = await lab.page.context().newPage();
+    const { duration, off } = await other.evaluate(async ({ bytes, frames }) => {
+      const video = Object.assign(document.createElement('video'), { muted: true, src: URL.createObjectURL(new Blob([Uint8Array.from(bytes)], { type: 'video/webm' })) });
+      await new Promise((resolve, reject) => {
+        video.onloadeddata = resolve;
+        video.onerror = () => reject(new Error(video.error?.message));
+      });
+      const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 64 });
+      const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', { willReadFrequently: true }));
+      const off = { alpha: 0, colour: 0 };
+      for (const [index, frame] of frames.entries()) {
+        video.currentTime = index * 0.1 + 0.05;
+        await new Promise((resolve) => { video.onseeked = resolve; });
+        context.clearRect(0, 0, 64, 64);
+        context.drawImage(video, 0, 0);
+        const { data } = context.getImageData(0, 0, 64, 64);
+        let [alpha, colour, seen] = [0, 0, 0];
+        for (let at = 0; at < data.length; at += 4) {
+          alpha += Math.abs(data[at + 3] - frame[at + 3]) / (64 * 64);
+          if (frame[at + 3] < 250) continue;
+          for (let part = 0; part < 3; part += 1) colour += Math.abs(data[at + part] - frame[at + part]);
+          seen += 3;
+        }
+        off.alpha = Math.max(off.alpha, alpha);
+        off.colour = Math.max(off.colour, colour / seen);
+      }
+      return { duration: video.duration, off };
+    }, { bytes, frames });
+    await other.close();
+    assert.ok(Math.abs(duration - 0.8) < 0.01, `it lasts ${duration} s`);
+    assert.ok(off.alpha < 1 && off.colour < 6, JSON.stringify(off));
+  });
+
   it('saves without loss where libwebp cannot be loaded, and says so', async () => {
     lab.site.meddle = ({ url }, response) => {
       if (!url?.endsWith('webp_enc_simd.wasm')) return false;
@@ -119,7 +171,8 @@ describe('the package', () => {
         said(ink.animate(image, {})),
         said(ink.animate(/** @type {any} */ ({}), { motion: 'spin' })),
         said(ink.generate({ ...apple, frames: 8 })),
-        said(animations[0].toBlob('video/webm')),
+        said(animations[0].toBlob('video/mp4')),
+        said(animations[0].toBlob('video/webm', { side: 512 })),
         said(animations[0].toBlob('image/gif', { maxBytes: 10 })),
         said(animations[0].toBlob('image/webp', { quality: 0 })),
       ]);
@@ -129,7 +182,7 @@ describe('the package', () => {
     });
     assert.deepEqual([told.frames, told.same, told.none], [[[12, 50], [12, 50]], true, []]);
     const words = [/`frames` must be/, /1000 frames cannot be made; give a number from 4 to 100/, /`motion` must be one of "bounce"/, /no `motion`; give one of bounce/,
-      /`image` must be an ImageData/, /single pictures; give a motion .*bounce, spin/, /cannot be saved as "video\/webm" here/, /no quality to lower/, /`quality` must be/, /disposed of/];
+      /`image` must be an ImageData/, /single pictures; give a motion .*bounce, spin/, /cannot be saved as "video\/mp4" here/, /saved as it is; leave `side` out/, /no quality to lower/, /`quality` must be/, /disposed of/];
     told.wrong.forEach((message, index) => assert.match(message, new RegExp(`^bad-input: .*${words[index].source}`)));
   });
 });
@@ -155,6 +208,68 @@ describe('<ink-bloom>', () => {
       assert.ok(reducedMotion === 'reduce' ? shown.size === 1 : shown.size > 3, `${shown.size} different frames were seen`);
     });
   }
+});
+
+describe('what the model draws moving', () => {
+  const lab = usePage();
+  let { site, page } = lab;
+  beforeEach(() => {
+    ({ site, page } = lab);
+  });
+
+  it('is offered by the page with what it fetches, drawn from the sticker\'s seed, saved, and stopped', async () => {
+    await page.goto(`${site.url}?model=/bundles/animatediff_euler/&device=cpu`);
+    await page.getByText('Ready.').waitFor(PATIENCE);
+    await setAdvanced(page, { steps: 2 });
+    await draw(page, 'a red apple');
+    const still = await bytesOf(page, '#canvas');
+    const side = Math.sqrt(still.length / 4);
+    await page.getByRole('button', { name: 'Animate' }).click();
+    await page.locator('#drawn-note', { hasText: /as 6 pictures that follow each other. Less than 1 MB more are fetched for it, once/ }).waitFor();
+    const fetched = () => site.asked.filter((url) => url.includes('motion_adapter')).length;
+    assert.equal(fetched(), 0, 'it was fetched before anybody asked');
+    await page.getByRole('radio', { name: 'Drawn by the model' }).check();
+    await page.locator('#moving[data-playing=drawn]').waitFor(PATIENCE);
+    assert.equal(fetched(), 1);
+    assert.ok(await page.locator('#progress').isHidden());
+
+    for (const [button, name, type, wide] of /** @type {[string, string, string, number][]} */ ([
+      ['APNG', 'a-red-apple-drawn.png', 'image/png', side],
+      ['Save moving sticker', 'a-red-apple-drawn-sticker.webp', 'image/webp', 512],
+    ])) {
+      const [download] = await Promise.all([page.waitForEvent('download', { timeout: 120_000 }), page.getByRole('button', { name: button, exact: true }).click()]);
+      assert.ok(download.suggestedFilename().endsWith(name), download.suggestedFilename());
+      const seen = await open(page, Array.from(await readFile(await download.path())), type);
+      assert.deepEqual([seen.frames, seen.side, seen.hashes], [6, wide, 6]);
+      assert.ok(seen.size <= 500_000);
+    }
+
+    await page.getByRole('radio', { name: 'Spin' }).check();
+    await page.locator('#moving[data-playing=spin]').waitFor();
+    await page.getByRole('radio', { name: 'Drawn by the model' }).check();
+    await page.getByRole('button', { name: 'Animate' }).click();
+    assert.deepEqual(await bytesOf(page, '#canvas'), still);
+    await draw(page, 'a blue heart');
+  });
+
+  it('is not offered where the model has nothing for it', async () => {
+    await page.goto(`${site.url}${TINY}`);
+    await draw(page, 'a red apple');
+    await page.getByRole('button', { name: 'Animate' }).click();
+    await page.locator('#moving[data-playing=bounce]').waitFor();
+    assert.ok(await page.getByRole('radio', { name: 'Spin' }).isVisible());
+    assert.equal(await page.getByRole('radio', { name: 'Drawn by the model' }).count(), 0);
+    assert.ok(await page.locator('#drawn-note').isHidden());
+  });
+
+  it('is played by <ink-bloom motion="drawn">', async () => {
+    site.files.set('/drawn.html', `<!doctype html><meta charset="utf-8"><title>Element</title><script type="module" src="/pkg/element.js"></script>
+      <ink-bloom model="/bundles/animatediff_euler/" device="cpu" prompt="a red apple" seed="5" steps="2" motion="drawn"></ink-bloom>
+      <script type="module" src="/drawn-test.js"></script>`);
+    site.files.set('/drawn-test.js', "addEventListener('ink-image', ({ detail }) => { document.title = detail.animations[0].frames.length; });");
+    await page.goto(`${site.url}drawn.html`);
+    await page.waitForFunction(() => document.title === '6', undefined, PATIENCE);
+  });
 });
 
 describe('the page', () => {
@@ -183,19 +298,22 @@ describe('the page', () => {
     await page.getByRole('radio', { name: 'Spin' }).check();
     await page.locator('#moving[data-playing=spin]').waitFor();
 
-    // Not the moving sticker: what the tiny model draws is noise, which takes minutes to fit below the limit.
-    for (const [button, name, type] of [
-      ['WebP', 'a-red-apple-spin.webp', 'image/webp'],
-      ['GIF', 'a-red-apple-spin.gif', 'image/gif'],
-      ['APNG', 'a-red-apple-spin.png', 'image/png'],
-    ]) {
-      const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: button, exact: true }).click()]);
+    for (const [button, name, type, side] of /** @type {[string, string, string, number | undefined][]} */ ([
+      ['Save moving sticker', 'a-red-apple-spin-sticker.webp', 'image/webp', 512],
+      ['WebP', 'a-red-apple-spin.webp', 'image/webp', undefined],
+      ['GIF', 'a-red-apple-spin.gif', 'image/gif', undefined],
+      ['APNG', 'a-red-apple-spin.png', 'image/png', undefined],
+    ])) {
+      const [download] = await Promise.all([page.waitForEvent('download', { timeout: 120_000 }), page.getByRole('button', { name: button, exact: true }).click()]);
       assert.ok(download.suggestedFilename().endsWith(name), download.suggestedFilename());
       const seen = await open(page, Array.from(await readFile(await download.path())), type);
-      assert.deepEqual([seen.frames, seen.loops, seen.side], [16, Infinity, Math.sqrt(still.length / 4)]);
+      assert.deepEqual([seen.frames, seen.loops, seen.side], [16, Infinity, side ?? Math.sqrt(still.length / 4)]);
       assert.ok(seen.size <= 500_000 && seen.alphas.length > 1);
       await page.locator('#moving-status', { hasText: /^Saved, \d+ KB/ }).waitFor();
     }
+
+    const [film] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'WebM', exact: true }).click()]);
+    assert.ok(film.suggestedFilename().endsWith('a-red-apple-spin.webm'), film.suggestedFilename());
 
     await animate.click();
     assert.ok(await page.locator('#moving').isHidden());

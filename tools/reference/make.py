@@ -20,7 +20,7 @@ from common import FIXTURES  # noqa: E402
 
 ROOMS = [
     "prompt", "text", "noise", "denoise", "schedule", "autoencoder", "pipeline", "diffusers_runs", "mmdit", "motion", "motion_adapter", "score",
-    "tokens", "tokens_runs", "janus", "glm_image", "shapes",
+    "tokens", "tokens_runs", "janus", "glm_image", "lora", "shapes",
     "overflow", "pictures",
 ]  # fmt: skip
 

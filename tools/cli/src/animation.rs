@@ -1,13 +1,14 @@
 //! Animations in files.
 
 use std::{
+    fmt::Debug,
     fs,
     path::{Path, PathBuf},
 };
 
 use inkbloom::{
     Error, Result,
-    animation::{self, Format, Save},
+    animation::{self, Format, Quality, Save},
     values::{Animation, Image},
 };
 
@@ -90,11 +91,12 @@ impl SaveArgs {
     }
 }
 
-/// A still WebP of a quality from 1 to 100, by libwebp; its alpha loses nothing.
-fn lossy(image: &Image, quality: f32) -> Result<Vec<u8>> {
+/// A still WebP by libwebp.
+fn lossy(image: &Image, quality: Quality) -> Result<Vec<u8>> {
+    let failed = |error: &dyn Debug| Error::bad_input(format!("libwebp cannot encode it: {error:?}"));
+    let mut config = webp::WebPConfig::new().map_err(|()| failed(&"no configuration"))?;
+    config.quality = quality.colour;
+    config.alpha_quality = quality.alpha as i32;
     let encoder = webp::Encoder::from_rgba(&image.rgba, image.width as u32, image.height as u32);
-    let encoded = encoder.encode_simple(false, quality);
-    encoded
-        .map(|bytes| bytes.to_vec())
-        .map_err(|error| Error::bad_input(format!("libwebp cannot encode it: {error:?}")))
+    encoder.encode_advanced(&config).map(|bytes| bytes.to_vec()).map_err(|error| failed(&error))
 }

@@ -20,6 +20,7 @@ use crate::{
     diffusers,
     files::{self, Bundle, Folder, Model, cannot_write},
     locate,
+    lora::{self, LoraArgs},
     progress::Progress,
 };
 
@@ -46,6 +47,8 @@ pub struct Args {
     /// The folder of a motion adapter (AnimateDiff), which then makes animations of what the model draws
     #[arg(long, value_name = "DIR")]
     motion_adapter: Option<PathBuf>,
+    #[command(flatten)]
+    loras: LoraArgs,
     /// Leave this component out, where the model can do without (text_encoder_3 of Stable Diffusion 3); may be given
     /// several times
     #[arg(long, value_name = "COMPONENT", requires = "from")]
@@ -106,7 +109,7 @@ fn write_diffusers(args: &Args) -> Result<()> {
         return Err(Error::bad_input("--format diffusers is made from a bundle; name one with --from"));
     };
     let given = [&args.text_encoder, &args.preview_decoder, &args.scorer, &args.codes, &args.motion_adapter];
-    if given.iter().any(|given| given.is_some()) {
+    if given.iter().any(|given| given.is_some()) || args.loras.any() {
         return Err(Error::bad_input("--format diffusers writes what the bundle holds; convert to a bundle first"));
     }
     if args.to.join("manifest.json").is_file() {
@@ -166,6 +169,10 @@ fn write_bundle(args: &Args) -> Result<()> {
             folder.add(component, library, &given)?;
             replaced.push(component);
         }
+    }
+    match &bundle {
+        Some(_) if args.loras.any() => return Err(lora::not_a_folder()),
+        _ => args.loras.add_to_folder(&mut folder)?,
     }
     if bundle.is_some() && replaced.is_empty() && args.dtype.is_some() {
         return Err(Error::bad_input("the numbers of a bundle stay as they are; leave --dtype away"));

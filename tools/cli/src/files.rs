@@ -23,7 +23,7 @@ use inkbloom::{
 use serde_json::{Value, json};
 
 use crate::{
-    chat, janus, locate,
+    chat, janus, locate, lora,
     sniff::{self, Expected},
     spiece, weight_files,
 };
@@ -54,14 +54,19 @@ pub struct Folder {
 pub struct StoredTensor {
     pub file: PathBuf,
     pub entry: Entry,
+    /// What LoRAs add to it.
+    pub updates: Vec<lora::Update>,
 }
 
 impl StoredTensor {
+    /// With what LoRAs add.
+    ///
     /// # Errors
-    /// `BadModel` where the file cannot be read there, or stores an unknown number format.
+    /// `BadModel` where a file cannot be read there, or stores an unknown number format.
     pub fn read(&self) -> Result<Vec<f32>> {
-        let bytes = read_range(&self.file, self.entry.start as u64, self.entry.end - self.entry.start)?;
-        self.entry.to_f32(&bytes, &self.file.display().to_string())
+        let mut values = read_values(&self.file, &self.entry)?;
+        self.updates.iter().try_for_each(|update| update.add_to(&mut values))?;
+        Ok(values)
     }
 
     /// As [`read`](Self::read); `None` where it holds nothing but what `param` can be computed to.
@@ -227,7 +232,7 @@ impl Folder {
         for (file, entries) in weights.files {
             for entry in entries {
                 let name = canonical(&format!("{component}/{}", entry.name));
-                self.tensors.insert(name, StoredTensor { file: file.clone(), entry });
+                self.tensors.insert(name, StoredTensor { file: file.clone(), entry, updates: Vec::new() });
             }
         }
         Ok(())
@@ -299,6 +304,15 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// The values of a tensor in a safetensors file.
+///
+/// # Errors
+/// `BadModel` where the file cannot be read there, or stores an unknown number format.
+pub fn read_values(file: &Path, entry: &Entry) -> Result<Vec<f32>> {
+    let bytes = read_range(file, entry.start as u64, entry.end - entry.start)?;
+    entry.to_f32(&bytes, &file.display().to_string())
 }
 
 fn read_range(path: &Path, start: u64, length: usize) -> Result<Vec<u8>> {

@@ -19,7 +19,9 @@ use inkbloom::{
 use crate::{
     animation::SaveArgs,
     dump::{self, Dump},
-    files, picture,
+    files,
+    lora::LoraArgs,
+    picture,
     progress::Progress,
 };
 
@@ -31,6 +33,8 @@ pub struct Args {
     /// The folder of a motion adapter (AnimateDiff), which makes animations of what a diffusers folder draws: see --frames
     #[arg(long, value_name = "DIR")]
     motion_adapter: Option<PathBuf>,
+    #[command(flatten)]
+    loras: LoraArgs,
     #[command(flatten)]
     request: Request,
     /// The same seed gives the same picture; picture i of a count has the seed + i; -1 is a new one each time
@@ -130,6 +134,7 @@ pub fn run(args: &Args) -> Result<()> {
         };
         folder.add(MOTION, "diffusers", adapter)?;
     }
+    args.loras.add_to(&mut model)?;
     model.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let device = Device::flex();
     let memory = match args.memory {

@@ -12,6 +12,7 @@ mod generate;
 mod inspect;
 mod janus;
 mod locate;
+mod lora;
 mod picture;
 mod progress;
 mod sniff;

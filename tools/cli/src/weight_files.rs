@@ -138,6 +138,14 @@ fn no_weights(own: &str, folder: &Path, names: &[String]) -> Error {
 }
 
 fn read_header(path: &Path) -> Result<Vec<Entry>> {
+    with_header(path, safetensors::read_header)
+}
+
+/// What `read` makes of a safetensors file's header, length and name.
+///
+/// # Errors
+/// `BadModel` where the file cannot be read or is none; what `read` gives.
+pub fn with_header<T>(path: &Path, read: impl FnOnce(&[u8], u64, &str) -> Result<T>) -> Result<T> {
     sniff::explained(path, sniff::Expected::Bytes, || {
         let name = path.display().to_string();
         let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
@@ -146,7 +154,7 @@ fn read_header(path: &Path) -> Result<Vec<Entry>> {
         file.read_exact(&mut first).map_err(|error| unreadable(path, &error))?;
         let mut bytes = vec![0; 8 + safetensors::header_len(first, length, &name)?];
         file.rewind().and_then(|()| file.read_exact(&mut bytes)).map_err(|error| unreadable(path, &error))?;
-        safetensors::read_header(&bytes, length, &name)
+        read(&bytes, length, &name)
     })
 }
 

@@ -787,3 +787,109 @@ fn a_glm_image_folder_draws_and_becomes_a_bundle() {
     fs::write(other.join("processor/chat_template.jinja"), "{{ messages[0].content | upper }}").unwrap();
     refused(&["generate", "--model", text(&other), "--prompt", "a cat", "--out", &out], 1, &["chat template"]);
 }
+
+fn lora(name: &str) -> PathBuf {
+    fixture("../lora").join(name)
+}
+
+/// The norm of the difference over that of `theirs`.
+fn relative_error(ours: &[f32], theirs: &[f32]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    norm(&mut ours.iter().zip(theirs).map(|(a, b)| f64::from(a - b))) / norm(&mut theirs.iter().map(|b| f64::from(*b)))
+}
+
+#[test]
+fn loras_change_a_run_as_they_change_the_references() {
+    for name in ["motion", "peft", "joint", "kohya"] {
+        let scratch = Scratch::new(&format!("lora-{name}"));
+        let case = lora(name);
+        let request: serde_json::Value = serde_json::from_slice(&fs::read(case.join("request.json")).unwrap()).unwrap();
+        let model = fixture(request["model"].as_str().unwrap());
+        let [out, dump] = ["a.webp", "dump.safetensors"].map(|name| scratch.path(name));
+        let value = |key: &str| request[key].as_str().map_or_else(|| request[key].to_string(), str::to_owned);
+        let size = format!("{}x{}", value("width"), value("height"));
+        let options = ["prompt", "negative_prompt", "steps", "guidance"];
+        let mut args: Vec<String> =
+            ["generate", "--model", text(&model), "--size", &size, "--out", &out, "--dump", &dump]
+                .map(str::to_owned)
+                .into();
+        args.extend(["--noise".to_owned(), case.join("reference.safetensors").to_str().unwrap().to_owned()]);
+        args.extend(options.iter().flat_map(|key| [format!("--{}", key.replace('_', "-")), value(key)]));
+        if !request["frames"].is_null() {
+            args.extend(["--frames".to_owned(), value("frames")]);
+        }
+        let plain: Vec<&str> = args.iter().map(String::as_str).collect();
+        let off = |more: &[&str]| {
+            done(&[&plain[..], more].concat());
+            let (ours, theirs) = (fs::read(&dump).unwrap(), fs::read(case.join("reference.safetensors")).unwrap());
+            let [ours, theirs] = [&ours, &theirs].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+            let values = |view: safetensors::tensor::TensorView| -> Vec<f32> {
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+            };
+            let errors = theirs.iter().map(|(name, view)| {
+                (relative_error(&values(ours.tensor(name).unwrap()), &values(view)), name.to_owned())
+            });
+            errors.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
+        };
+        let with = format!("{}:{}", text(&case), request["scale"]);
+        let (error, tensor) = off(&["--lora", &with]);
+        assert!(error <= 5e-4, "{name}: `{tensor}` is off by {error:.2e}");
+        println!("{name}: at most {error:.1e}");
+        assert!(off(&[]).0 > 0.05, "{name}: the LoRA changes nothing");
+        // Twice half of it is the whole.
+        let half = format!(
+            "{}:{}",
+            text(&case.join("pytorch_lora_weights.safetensors")),
+            request["scale"].as_f64().unwrap() / 2.0
+        );
+        assert!(off(&["--lora", &half, "--lora", &half]).0 <= 5e-4);
+
+        // Fused into a bundle, it draws the same.
+        let bundle = scratch.path("bundle");
+        done(&["convert", "--from", text(&model), "--lora", &with, "--dtype", "f32", "--to", &bundle]);
+        let before = fs::read(&dump).unwrap();
+        args[2] = bundle;
+        done(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(fs::read(&dump).unwrap().len(), before.len());
+        let error = {
+            let read = |bytes: &[u8]| {
+                let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+                let image = file.tensor("image").unwrap();
+                image.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect::<Vec<f32>>()
+            };
+            relative_error(&read(&fs::read(&dump).unwrap()), &read(&before))
+        };
+        assert!(error <= 1e-5, "{name}: the bundle is off by {error:.2e}");
+    }
+}
+
+#[test]
+fn loras_that_do_not_fit_are_named() {
+    let scratch = Scratch::new("lora-wrong");
+    let (model, motion, bundle) = (fixture("sticker_tiny"), lora("motion"), scratch.path("bundle"));
+    done(&["convert", "--from", text(&model), "--to", &bundle]);
+    let out = scratch.path("a.png");
+    let draw = |model: &str, lora: &str, code: i32, words: &[&str]| {
+        refused(&["generate", "--model", model, "--prompt", "x", "--out", &out, "--lora", lora], code, words);
+    };
+    draw(
+        text(&model),
+        text(&motion),
+        1,
+        &["pytorch_lora_weights.safetensors", "`unet.", "changes no weight of this model"],
+    );
+    draw(text(&model), &scratch.path("none.safetensors"), 1, &["none.safetensors", "cannot be read"]);
+    draw(text(&model), &bundle, 1, &["holds 0 .safetensors"]);
+    draw(text(&model), text(&model.join("model_index.json:2")), 1, &["model_index.json is a text"]);
+    draw(text(&model), &format!("{}:inf", text(&motion)), 2, &["out of range"]);
+    draw(&bundle, text(&motion), 1, &["diffusers folder", "--format diffusers"]);
+    assert!(!Path::new(&out).exists());
+    let other = scratch.path("other");
+    refused(&["convert", "--from", &bundle, "--to", &other, "--lora", text(&motion)], 1, &["diffusers folder"]);
+    refused(
+        &["convert", "--from", &bundle, "--to", &other, "--format", "diffusers", "--lora", text(&motion)],
+        1,
+        &["convert"],
+    );
+}

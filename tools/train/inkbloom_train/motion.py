@@ -351,7 +351,7 @@ def report(preset: Preset, found: Clips, workspace: Workspace, worker: Worker, s
         "clips": {"learned": len(seen), "held out": len(held)},
         "teacher": held_loss(preset, found, encoder, worker, still.teacher, taught, False, len(held)),
         "student": held_loss(preset, found, encoder, worker, still.student, adapter, True, len(held)),
-        "drawn": {name: _measure(some) for name, some in drawn.items()},
+        "drawn": {name: measure(some) for name, some in drawn.items()},
     }
     (folder / "report.json").write_text(json.dumps(measured, indent=1) + "\n")
     worker.log(json.dumps(measured))
@@ -364,7 +364,7 @@ def _word(prompt: str) -> str:
     return next((word for word in clips.MOTIONS if word in prompt), "wobbling")
 
 
-def _measure(drawn: list[np.ndarray]) -> dict:
+def measure(drawn: list[np.ndarray]) -> dict:
     """Over clips: the mean step, how far frames are from their mean, and how many close."""
     all_steps = np.stack([steps(clip) for clip in drawn])
     away = [np.sqrt(((clip - clip.mean(0, keepdims=True)) ** 2).mean()) for clip in (clip.astype(np.float32) / 255 for clip in drawn)]
