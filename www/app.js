@@ -64,6 +64,7 @@ function showModel(ink) {
   kept.keep();
   styles.show(ink.info.styles);
   settings.show(ink.info);
+  start.cell = ink.info.cell;
   moving.offer(ink.info);
   fitStart();
   footer.show(ink);

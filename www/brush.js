@@ -3,8 +3,6 @@ const REMEMBERED = 20;
 /** The page's violet, which few stickers have; how translucent it looks is the style sheet's. */
 const PAINT = '#6d4df0';
 
-/** How many pixels a side of what a model draws with one latent value. */
-const CELL = 8;
 /** The soft rim of a stroke, and what the eraser leaves of one, is no mark. */
 const FAINT = 127;
 /** Opaque, as four bytes of any order. */
@@ -16,6 +14,8 @@ export class Brush {
   /** Diameter as a share of the layer's width. */
   size = 0.15;
   erases = false;
+  /** How many pixels a side of what the model draws with one place of its latent. */
+  cell = 8;
   /** What undo goes back to, latest last. @type {ImageData[]} */
   #past = [];
 
@@ -109,12 +109,13 @@ export class Brush {
   }
 
   /**
-   * White where it is marked, black elsewhere; nothing where nothing is marked. Models draw in cells of eight pixels
+   * White where it is marked, black elsewhere; nothing where nothing is marked. Models draw in cells
    * and look at one pixel of each: a cell that is touched is marked whole, so that no mark is too small to act.
    *
    * @returns {ImageData | undefined}
    */
   mask() {
+    const { cell } = this;
     const { width, height, data } = this.#layer();
     const mask = new ImageData(width, height);
     const pixels = new Uint32Array(mask.data.buffer).fill(BLACK);
@@ -122,11 +123,11 @@ export class Brush {
     for (let y = 0; y < height; y += 1) {
       for (let x = 0; x < width; x += 1) {
         if (data[(y * width + x) * 4 + 3] <= FAINT) continue;
-        const left = x - (x % CELL);
-        const top = y - (y % CELL);
+        const left = x - (x % cell);
+        const top = y - (y % cell);
         // Where a pixel of this cell was met before, it is white already.
         if (pixels[top * width + left] === WHITE) continue;
-        for (let row = top; row < Math.min(top + CELL, height); row += 1) pixels.fill(WHITE, row * width + left, row * width + Math.min(left + CELL, width));
+        for (let row = top; row < Math.min(top + cell, height); row += 1) pixels.fill(WHITE, row * width + left, row * width + Math.min(left + cell, width));
         marked = true;
       }
     }

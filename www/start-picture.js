@@ -101,6 +101,11 @@ export class StartPicture {
     if (this.#source) this.#place();
   }
 
+  /** @param {number} side of the squares that the model changes whole, in pixels */
+  set cell(side) {
+    this.#brush.cell = side;
+  }
+
   /** The whole picture, undistorted, in the middle. */
   #place() {
     const source = /** @type {ImageBitmap} */ (this.#source);

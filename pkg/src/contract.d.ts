@@ -23,6 +23,8 @@ export interface Shard {
 export interface EngineInfo {
   name: string;
   sizes: [number, number][];
+  /** Side in pixels of the squares that a mask acts on. */
+  cell: number;
   styles: string[];
   default_steps: number;
   default_guidance: number;

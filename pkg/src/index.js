@@ -40,6 +40,7 @@ export { Animation, InkbloomError, describeProgress };
  * @typedef {object} ModelInfo
  * @property {string} name
  * @property {[width: number, height: number][]} sizes that it was trained for; the first is the default
+ * @property {number} cell side in pixels of the squares that a `mask` acts on
  * @property {string[]} styles words that it knows, for prompts like "<style> of a red apple"
  * @property {number} defaultSteps
  * @property {number} defaultGuidance

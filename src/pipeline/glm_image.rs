@@ -145,6 +145,7 @@ impl GlmImage {
                 default_steps: STEPS,
                 default_guidance: GUIDANCE as f32,
                 sizes: vec![[side.max(PIXELS); 2]],
+                cell: shape.factor,
                 styles: Vec::new(),
                 ways: vec![Way::Hybrid],
                 default_frames: 1,

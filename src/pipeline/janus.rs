@@ -102,6 +102,7 @@ impl Janus {
                 default_steps: config.side,
                 default_guidance: guidance,
                 sizes: vec![[config.side * vq.factor(); 2]],
+                cell: vq.factor(),
                 styles: Vec::new(),
                 ways: vec![Way::Tokens],
                 default_frames: 1,

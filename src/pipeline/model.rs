@@ -138,6 +138,7 @@ impl Model {
             default_steps: index.count("default_steps", defaults.steps)?,
             default_guidance: index.f64("default_guidance", defaults.guidance)? as f32,
             sizes,
+            cell: shape.factor,
             default_frames: index.count("default_frames", defaults.frames.max(FRAMES))?,
             frame_ms: index.count("frame_ms", FRAME_MS)? as u32,
             styles: index.opt_strs("styles")?.unwrap_or_default().into_iter().map(str::to_owned).collect(),

@@ -25,6 +25,8 @@ pub struct Info {
     pub default_guidance: f32,
     /// (width, height) pairs the model was trained for; the first is the default.
     pub sizes: Vec<[usize; 2]>,
+    /// Side in pixels of the squares that a mask acts on: what one place of a latent draws.
+    pub cell: usize,
     pub styles: Vec<String>,
     /// The ways of drawing that the model has, the default first.
     pub ways: Vec<Way>,

@@ -102,6 +102,7 @@ impl Loader {
             downloads: own.iter().map(more).chain(moving).collect(),
             name: manifest.name.clone(),
             sizes: info.sizes.clone(),
+            cell: info.cell,
             styles: info.styles.clone(),
             default_steps: info.default_steps,
             default_guidance: info.default_guidance,
@@ -158,6 +159,7 @@ struct Wants {
 struct Info {
     name: String,
     sizes: Vec<[usize; 2]>,
+    cell: usize,
     styles: Vec<String>,
     default_steps: usize,
     default_guidance: f32,

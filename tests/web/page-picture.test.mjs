@@ -140,6 +140,16 @@ describe('the brush', () => {
     return marked;
   });
 
+  it('marks the cells of a model whose cells are larger', async () => {
+    await page.mouse.click(2 * 20 + 1, 2 * 4 + 1);
+    const marked = await page.evaluate(() => {
+      const { brush } = /** @type {{ brush: import('../../www/brush.js').Brush }} */ (/** @type {unknown} */ (window));
+      brush.cell = 16;
+      return brush.mask()?.data.filter((value, index) => index % 4 === 0 && value === 255).length;
+    });
+    assert.equal(marked, 16 * 16);
+  });
+
   it('marks a dot where it is clicked, in every place', async () => {
     for (let place = 0; place < 20; place += 1) {
       // Places of all kinds within cells; on the screen a pixel of the layer is two.
