@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { readNative, relativeError } from './support/bundles.js';
 import { openLab, order, useLab } from './support/lab.js';
-import { bytesOf, draw, setAdvanced, usePage } from './support/page.js';
+import { PATIENCE, bytesOf, draw, setAdvanced, usePage } from './support/page.js';
 
 /** As in browser.test.mjs; another code anywhere makes a difference far beyond it. */
 const PARITY = 2e-3;
@@ -147,7 +147,7 @@ describe('the page', () => {
     const first = {};
     for (const round of ['online', 'offline']) {
       for (const way of ['piece by piece', 'laid out first', 'all at once']) {
-        await page.getByLabel('How to draw').selectOption({ label: way });
+        await page.getByLabel('How to draw').selectOption({ label: way }, PATIENCE);
         await draw(page, 'a red apple');
         const bytes = await bytesOf(page, '#canvas');
         if (round === 'offline') assert.deepEqual(bytes, first[way], way);

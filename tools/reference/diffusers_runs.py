@@ -416,7 +416,7 @@ CLASSES = (
     "PixArtAlphaPipeline", "PixArtSigmaPipeline",
     "StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline",
     "FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxFillPipeline",
-    "AnimateDiffPipeline", "LattePipeline",
+    "AnimateDiffPipeline", "LattePipeline", "GlmImagePipeline",
 )  # fmt: skip
 
 
