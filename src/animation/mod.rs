@@ -12,7 +12,7 @@ mod webp;
 
 pub use affine::{Motion, animate, fit_square};
 use frames::check;
-pub use webp::lossless;
+pub use webp::{Quality, lossless};
 
 use std::iter;
 
@@ -35,8 +35,6 @@ const MAX_FPS: f64 = 50.0;
 const QUALITY: f32 = 80.0;
 /// What is tried, below what was asked for, to keep a limit.
 const LOWER_QUALITIES: [f32; 6] = [70.0, 60.0, 45.0, 30.0, 15.0, 5.0];
-/// So much better than colours is alpha kept: of a soft picture it is most of the file, but a coarse edge shows.
-const ALPHA_ABOVE: f32 = 25.0;
 /// Of so many frames, one tells how large the others will be.
 const PROBED: usize = 8;
 /// What chat programs take as a moving sticker: this many pixels a side, and this many bytes.
@@ -97,19 +95,6 @@ impl Save {
     /// What chat programs take as a sticker.
     pub fn sticker() -> Self {
         Self { side: Some(STICKER_SIDE), max_bytes: Some(STICKER_BYTES), ..Self::new(Format::WebP) }
-    }
-}
-
-/// What an encoder of stills is asked for, each from 1 to 100; alpha of 100 loses nothing.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quality {
-    pub colour: f32,
-    pub alpha: f32,
-}
-
-impl From<f32> for Quality {
-    fn from(colour: f32) -> Self {
-        Self { colour, alpha: (colour + ALPHA_ABOVE).min(100.0) }
     }
 }
 

@@ -2,10 +2,7 @@
 
 use image_webp::{ColorType, WebPEncoder};
 
-use super::{
-    Quality,
-    frames::{check, unwritable},
-};
+use super::frames::{check, unwritable};
 use crate::{
     Error, Result,
     values::{Animation, Image},
@@ -19,6 +16,21 @@ const NO_BLEND: u8 = 1 << 1;
 const CLEARED: u8 = 1;
 /// A still file's chunks that are its picture.
 const PICTURE: [&[u8]; 3] = [b"ALPH", b"VP8 ", b"VP8L"];
+/// So much better than colours is alpha kept: of a soft picture it is most of the file, but a coarse edge shows.
+const ALPHA_ABOVE: f32 = 25.0;
+
+/// What an encoder of stills is asked for, each from 1 to 100; alpha of 100 loses nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quality {
+    pub colour: f32,
+    pub alpha: f32,
+}
+
+impl From<f32> for Quality {
+    fn from(colour: f32) -> Self {
+        Self { colour, alpha: (colour + ALPHA_ABOVE).min(100.0) }
+    }
+}
 
 /// A still WebP without loss.
 ///

@@ -16,14 +16,14 @@ use inkbloom::{
         bundle::{self, Loader, Manifest, Shard, component},
         canonical,
         config::{config_file, parse_json},
-        matrix,
+        lora, matrix,
         safetensors::Entry,
     },
 };
 use serde_json::{Value, json};
 
 use crate::{
-    chat, janus, locate, lora,
+    chat, janus, locate,
     sniff::{self, Expected},
     spiece, weight_files,
 };
@@ -55,7 +55,27 @@ pub struct StoredTensor {
     pub file: PathBuf,
     pub entry: Entry,
     /// What LoRAs add to it.
-    pub updates: Vec<lora::Update>,
+    pub updates: Vec<LoraUpdate>,
+}
+
+/// What a LoRA adds to one weight, and where that is read.
+pub struct LoraUpdate {
+    pub file: PathBuf,
+    pub update: lora::Update,
+    pub scale: f32,
+}
+
+impl LoraUpdate {
+    /// Adds it to the weight's values.
+    ///
+    /// # Errors
+    /// `BadModel` where the file cannot be read.
+    fn add_to(&self, values: &mut [f32]) -> Result<()> {
+        let read = |entry: &Entry| read_values(&self.file, entry);
+        let lora::Update { down, up, .. } = &self.update;
+        lora::add(values, &read(down)?, &read(up)?, down.shape[0], self.update.factor(self.scale, read)?);
+        Ok(())
+    }
 }
 
 impl StoredTensor {

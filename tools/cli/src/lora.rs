@@ -11,7 +11,7 @@ use inkbloom::{
 };
 
 use crate::{
-    files::{Folder, Model, read_values, unreadable},
+    files::{Folder, LoraUpdate, Model, unreadable},
     weight_files::with_header,
 };
 
@@ -43,26 +43,6 @@ fn parse(text: &str) -> std::result::Result<Lora, String> {
     Ok(Lora { path: path.into(), scale })
 }
 
-/// What a LoRA adds to one weight, and where that is read.
-pub struct Update {
-    file: PathBuf,
-    update: lora::Update,
-    scale: f32,
-}
-
-impl Update {
-    /// Adds it to the weight's values.
-    ///
-    /// # Errors
-    /// `BadModel` where the file cannot be read.
-    pub fn add_to(&self, values: &mut [f32]) -> Result<()> {
-        let read = |entry: &safetensors::Entry| read_values(&self.file, entry);
-        let lora::Update { down, up, .. } = &self.update;
-        lora::add(values, &read(down)?, &read(up)?, down.shape[0], self.update.factor(self.scale, read)?);
-        Ok(())
-    }
-}
-
 impl LoraArgs {
     pub fn any(&self) -> bool {
         !self.loras.is_empty()
@@ -91,7 +71,7 @@ impl LoraArgs {
                 lora::updates(entries, &safetensors::read_metadata(bytes, name)?, weights, name)
             })?;
             for (name, update) in updates {
-                let update = Update { file: file.clone(), update, scale: *scale };
+                let update = LoraUpdate { file: file.clone(), update, scale: *scale };
                 folder.tensors.entry(name).and_modify(|stored| stored.updates.push(update));
             }
         }
