@@ -1,8 +1,11 @@
 //! Dense layers.
 
-use burn::tensor::{Tensor, module};
+use burn::tensor::{Device, Tensor, module};
 
-use super::Activation;
+use super::{
+    Activation,
+    kernels::{Residual, finish},
+};
 use crate::{
     Error, Result,
     weights::{Params, in_f32},
@@ -61,10 +64,32 @@ impl Linear {
 
     /// `[..., d_in] -> [..., d_out]`, or as many times `d_out` as layers were joined.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let product = |piece: &Piece, x| module::linear(x, in_f32(piece.weight.clone()), piece.bias.clone());
-        match self.pieces.as_slice() {
-            [whole] => product(whole, x),
-            pieces => Tensor::cat(pieces.iter().map(|piece| product(piece, x.clone())).collect(), D - 1),
+        self.forward_then(x, None, None)
+    }
+
+    /// `residual + gate activation(y)` for the layer's output `y`, of which what is not given is left out.
+    pub fn forward_then<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        activation: Option<Activation>,
+        residual: Option<Residual<D>>,
+    ) -> Tensor<D> {
+        // The CPU device adds the bias where it multiplies; on a GPU it goes with what follows.
+        let apart = x.device() != Device::flex();
+        let product = |piece: &Piece, x, apart: bool| {
+            let bias = if apart { None } else { piece.bias.clone() };
+            module::linear(x, in_f32(piece.weight.clone()), bias)
+        };
+        let (y, bias) = match self.pieces.as_slice() {
+            [whole] => (product(whole, x, apart), whole.bias.as_ref().filter(|_| apart)),
+            pieces => {
+                let parts = pieces.iter().map(|piece| product(piece, x.clone(), false));
+                (Tensor::cat(parts.collect(), D - 1), None)
+            }
+        };
+        match (bias, activation, &residual) {
+            (None, None, None) => y,
+            _ => finish(y, bias, activation, residual),
         }
     }
 }
@@ -131,16 +156,28 @@ impl FeedForward {
 
     /// `[N, T, dim] -> [N, T, dim]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = self.proj.forward(x);
-        let x = match self.kind {
-            Kind::Plain(activation) => activation.forward(x),
-            Kind::Sigmoid => Activation::QuickGelu.forward(x),
+        self.out.forward(self.widened(x))
+    }
+
+    /// The same, added to the residual.
+    pub fn forward_onto(&self, x: Tensor<3>, residual: Residual<3>) -> Tensor<3> {
+        self.out.forward_then(self.widened(x), None, Some(residual))
+    }
+
+    fn widened(&self, x: Tensor<3>) -> Tensor<3> {
+        let activation = match self.kind {
+            Kind::Plain(activation) => Some(activation),
+            Kind::Sigmoid => Some(Activation::QuickGelu),
+            Kind::Gated(_) => None,
+        };
+        let x = self.proj.forward_then(x, activation, None);
+        match self.kind {
+            Kind::Plain(_) | Kind::Sigmoid => x,
             Kind::Gated(activation) => {
                 let [_, _, width] = x.dims();
                 let gate = activation.forward(x.clone().narrow(2, width / 2, width / 2));
                 x.narrow(2, 0, width / 2) * gate
             }
-        };
-        self.out.forward(x)
+        }
     }
 }
