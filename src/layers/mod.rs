@@ -22,7 +22,7 @@ pub use embedding::{
     Embedding, PositionTable, TimestepEmbedding, sincos_1d, sincos_2d, timestep_embedding, timestep_embedding_with,
 };
 pub use kernels::Residual;
-pub use linear::{FeedForward, LIVE_WIDTHS, Linear, laid_out};
+pub use linear::{FeedForward, LIVE_WIDTHS, Linear};
 pub use norm::{AdaLayerNormContinuous, GroupNorm, LayerNorm, Modulation, RmsNorm, modulate};
 pub use resnet::{ResnetBlock2D, ResnetOptions};
 pub use rotary::{HalfRotary, Rotary};
