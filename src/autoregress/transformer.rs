@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use super::sample::Sampling;
 use crate::{
     Error, Result,
-    layers::{Activation, Decoder, DecoderConfig, DecoderKind, Linear, laid_out},
+    layers::{Activation, Decoder, DecoderConfig, DecoderKind, Linear},
     weights::{Config, ModelFiles, Params, Tensors, Weight},
 };
 
@@ -105,9 +105,9 @@ pub struct Autoregressive {
 pub(super) struct Heads {
     /// `[vocabulary, D]`.
     pub table: Tensor<2>,
-    /// `[D, codes]`, of first codes and of second ones.
-    first: Tensor<2>,
-    second: Tensor<2>,
+    /// To first codes' logits and to second ones'.
+    first: Linear,
+    second: Linear,
 }
 
 impl Autoregressive {
@@ -173,19 +173,19 @@ impl Autoregressive {
     pub(super) fn heads(&self) -> Heads {
         let table = self.table.whole();
         let [first, second] = self.config.codes;
-        let head = |start, count| table.clone().narrow(0, start, count).transpose();
-        Heads { first: laid_out(head(0, first)), second: laid_out(head(first, second)), table }
+        let head = |start, count| Linear::tied(table.clone().narrow(0, start, count));
+        Heads { first: head(0, first), second: head(first, second), table }
     }
 
     /// Hidden states `[N, D]` to the first code's logits, `[N, codes]`.
     pub(super) fn first_logits(&self, heads: &Heads, hidden: Tensor<2>) -> Tensor<2> {
-        hidden.matmul(heads.first.clone())
+        heads.first.forward(hidden)
     }
 
     /// Hidden states `[N, D]` and the rows of their first codes `[N, D]` to the second code's logits, `[N, codes]`.
     pub(super) fn second_logits(&self, heads: &Heads, hidden: Tensor<2>, first: Tensor<2>) -> Tensor<2> {
         let [linear_1, linear_2] = &self.residual_head;
         let inner = Activation::Silu.forward(linear_1.forward(Tensor::cat(vec![hidden, first], 1)));
-        linear_2.forward(inner).matmul(heads.second.clone())
+        heads.second.forward(linear_2.forward(inner))
     }
 }

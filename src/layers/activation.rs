@@ -1,8 +1,8 @@
 //! Activations by the names that configs use (diffusers `get_activation`, transformers `ACT2FN`).
 
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Tensor, activation};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     Relu,
     Silu,
@@ -31,21 +31,17 @@ impl Activation {
         })
     }
 
-    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+    /// In burn's steps.
+    pub(super) fn plain<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Relu => activation::relu(x),
-            Self::Silu => x.clone() * sigmoid(x),
+            Self::Silu => x.clone() * activation::sigmoid(x),
             Self::Gelu => activation::gelu(x),
             Self::GeluTanh => gelu_tanh(x),
-            Self::QuickGelu => x.clone() * sigmoid(x * 1.702),
+            Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
             Self::Mish => activation::mish(x),
         }
     }
-}
-
-/// burn writes it in six steps for a GPU, where a hyperbolic tangent needs four; the CPU device has it as one.
-fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if x.device() == Device::flex() { activation::sigmoid(x) } else { (x * 0.5).tanh() * 0.5 + 0.5 }
 }
 
 /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, written as `x sigmoid(2 ...)`, which is the same
@@ -53,5 +49,5 @@ fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     const TWICE_SQRT_2_OVER_PI: f64 = 1.595_769_121_605_731;
     let factor = x.clone() * x.clone() * (0.044715 * TWICE_SQRT_2_OVER_PI) + TWICE_SQRT_2_OVER_PI;
-    x.clone() * sigmoid(x * factor)
+    x.clone() * activation::sigmoid(x * factor)
 }

@@ -1,12 +1,19 @@
 //! Multi-head attention.
 
-use burn::tensor::{Device, Tensor, activation, module, ops::AttentionModuleOptions};
+use burn::tensor::{Device, Tensor, module, ops::AttentionModuleOptions};
 
-use super::{Linear, RmsNorm, Rotary, linear::laid_out};
+use super::{
+    Linear, RmsNorm, Rotary,
+    kernels::{Residual, softmax},
+    linear::laid_out,
+};
 use crate::{
     Result,
     weights::{MAX_PIECE_BYTES, Params},
 };
+
+/// Up to so many queries are multiplied by keys as they lie in a cache.
+const FEW_QUERIES: usize = 8;
 
 /// Scaled dot-product attention over heads.
 ///
@@ -65,8 +72,9 @@ fn scaled_dot_product(
     scale: Option<f64>,
 ) -> Tensor<4> {
     let [_, _, tq, d] = query.dims();
-    // The CPU device has a loop of its own for all of it. On a GPU burn would take more steps than are needed.
-    if query.device() == Device::flex() {
+    // The CPU device has a loop of its own for all of it, but copies keys and values that do not lie end to end, which few
+    // queries are not worth. On a GPU burn would take more steps than are needed.
+    if query.device() == Device::flex() && tq > FEW_QUERIES {
         let bias = bias.map(|bias| {
             let [n, heads, _, tk] = bias.dims();
             bias.expand([n, heads, tq, tk])
@@ -80,9 +88,12 @@ fn scaled_dot_product(
             AttentionModuleOptions { scale, ..Default::default() },
         );
     }
-    let scores = query.matmul(key.transpose()) * scale.unwrap_or((d as f64).sqrt().recip());
-    let scores = bias.into_iter().fold(scores, |scores, bias| scores + bias);
-    activation::softmax(scores, 3).matmul(value)
+    written_out(query, key, value, bias, scale.unwrap_or((d as f64).sqrt().recip()))
+}
+
+/// The same in products and a softmax.
+fn written_out(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Option<Tensor<4>>, scale: f64) -> Tensor<4> {
+    softmax(query.matmul(key.transpose()), scale, bias).matmul(value)
 }
 
 /// `attend` for at most `turn` queries at a time, each with its part of the bias.
@@ -156,8 +167,17 @@ impl SelfAttention {
 
     /// `x` `[N, T, dim]`, `bias` as in [`multi_head_attention`].
     pub fn forward(&self, x: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
+        self.out.forward(self.attended(x, bias))
+    }
+
+    /// The same, added to the residual.
+    pub fn forward_onto(&self, x: Tensor<3>, bias: Option<Tensor<4>>, residual: Residual<3>) -> Tensor<3> {
+        self.out.forward_then(self.attended(x, bias), None, Some(residual))
+    }
+
+    fn attended(&self, x: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
         let [query, key, value] = by_head(self.qkv.forward(x), self.heads);
-        self.out.forward(attend(query, key, value, bias, self.scale))
+        attend(query, key, value, bias, self.scale)
     }
 }
 
@@ -204,11 +224,19 @@ impl CrossAttention {
     }
 
     /// `x` is `[N * frames, Tq, dim]`: the frames of an animation all look at the same.
-    pub fn forward(&self, x: Tensor<3>, KeysValues { key, value, bias }: &KeysValues) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, keys_values: &KeysValues) -> Tensor<3> {
+        self.to_out.forward(self.attended(x, keys_values))
+    }
+
+    /// The same, added to the residual.
+    pub fn forward_onto(&self, x: Tensor<3>, keys_values: &KeysValues, residual: Residual<3>) -> Tensor<3> {
+        self.to_out.forward_then(self.attended(x, keys_values), None, Some(residual))
+    }
+
+    fn attended(&self, x: Tensor<3>, KeysValues { key, value, bias }: &KeysValues) -> Tensor<3> {
         let ([rows, tq, dim], [n, ..]) = (x.dims(), key.dims());
-        let x = self.to_q.forward(x.reshape([n, rows / n * tq, dim]));
-        let [query] = by_head(x, self.heads);
-        self.to_out.forward(attend(query, key.clone(), value.clone(), bias.clone(), None)).reshape([rows, tq, dim])
+        let [query] = by_head(self.to_q.forward(x.reshape([n, rows / n * tq, dim])), self.heads);
+        attend(query, key.clone(), value.clone(), bias.clone(), None).reshape([rows as i64, tq as i64, -1])
     }
 }
 
@@ -316,6 +344,21 @@ mod tests {
     fn values<const D: usize>(shape: [usize; D], step: f32) -> Tensor<D> {
         let values = (0..shape.iter().product()).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
         Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    }
+
+    #[test]
+    fn attention_written_out_is_the_devices_own() {
+        let (n, heads, tq, tk, d) = (2, 3, FEW_QUERIES + 1, 7, 4);
+        let [query, key, value] = [(tq, 0.7), (tk, 0.3), (tk, 1.1)].map(|(t, step)| values([n, heads, t, d], step));
+        for bias in [None, Some(values([n, 1, 1, tk], 0.9)), Some(values([1, heads, tq, tk], 0.4))] {
+            let of = |attention: fn(_, _, _, _, _) -> _| {
+                attention(query.clone(), key.clone(), value.clone(), bias.clone(), 0.3)
+            };
+            let own: Tensor<4> =
+                of(|query, key, value, bias, scale| scaled_dot_product(query, key, value, bias, Some(scale)));
+            let difference = (own - of(written_out)).abs().max().into_data().try_to_vec::<f32>().unwrap()[0];
+            assert!(difference < 1e-6, "{difference}");
+        }
     }
 
     #[test]

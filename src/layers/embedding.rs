@@ -104,7 +104,7 @@ impl TimestepEmbedding {
 
     /// `[N, d_in] -> [N, d_out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.linear_2.forward(self.activation.forward(self.linear_1.forward(x)))
+        self.linear_2.forward(self.linear_1.forward_then(x, Some(self.activation), None))
     }
 
     /// As [`forward`](Self::forward), with a `condition` `[N, cond_proj_dim]`.

@@ -1,8 +1,11 @@
 //! Dense layers.
 
-use burn::tensor::{Tensor, module};
+use burn::tensor::{Device, Tensor, module};
 
-use super::Activation;
+use super::{
+    Activation,
+    kernels::{Residual, finish},
+};
 use crate::{
     Error, Result,
     weights::{Params, in_f32},
@@ -15,10 +18,21 @@ pub struct Linear {
 }
 
 struct Piece {
-    /// `[d_in, d_out]`, as the device keeps it: transposed once, where a product would do it at every call.
-    weight: Tensor<2>,
+    weight: Matrix,
     bias: Option<Tensor<1>>,
 }
+
+/// A weight transposed once, where a product would do it at every call, and kept as the device wants it.
+enum Matrix {
+    /// `[d_in, d_out]`.
+    Whole(Tensor<2>),
+    /// For the CPU device: [`PANEL`] outputs after the other, `[panels, d_in, PANEL]`, the last filled up with zeros. A
+    /// product reads each from end to end; in rows of all outputs it would leap at every number, and wait for each.
+    Panels { panels: Tensor<3>, d_out: usize },
+}
+
+/// What the product's kernel takes at a time, or twice that.
+const PANEL: usize = 32;
 
 impl Linear {
     pub fn load(params: &Params, d_in: usize, d_out: usize) -> Result<Self> {
@@ -27,6 +41,11 @@ impl Linear {
 
     pub fn load_with(params: &Params, d_in: usize, d_out: usize, bias: bool) -> Result<Self> {
         Self::load_joined(std::slice::from_ref(params), d_in, d_out, bias)
+    }
+
+    /// A weight that is something else, too: `rows` `[d_out, d_in]`, without a bias.
+    pub fn tied(rows: Tensor<2>) -> Self {
+        Self { pieces: vec![Piece::join(vec![(rows, None)])] }
     }
 
     /// Layers of equal shape that see the same input, as one product: their outputs stand side by side.
@@ -61,10 +80,32 @@ impl Linear {
 
     /// `[..., d_in] -> [..., d_out]`, or as many times `d_out` as layers were joined.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let product = |piece: &Piece, x| module::linear(x, in_f32(piece.weight.clone()), piece.bias.clone());
-        match self.pieces.as_slice() {
-            [whole] => product(whole, x),
-            pieces => Tensor::cat(pieces.iter().map(|piece| product(piece, x.clone())).collect(), D - 1),
+        self.forward_then(x, None, None)
+    }
+
+    /// `residual + gate activation(y)` for the layer's output `y`, of which what is not given is left out.
+    pub fn forward_then<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        activation: Option<Activation>,
+        residual: Option<Residual<D>>,
+    ) -> Tensor<D> {
+        // The CPU device adds the bias where it multiplies; on a GPU it goes with what follows.
+        let apart = x.device() != Device::flex();
+        let product = |piece: &Piece, x, apart: bool| {
+            let bias = if apart { None } else { piece.bias.clone() };
+            piece.weight.multiplied(x, bias)
+        };
+        let (y, bias) = match self.pieces.as_slice() {
+            [whole] => (product(whole, x, apart), whole.bias.as_ref().filter(|_| apart)),
+            pieces => {
+                let parts = pieces.iter().map(|piece| product(piece, x.clone(), false));
+                (Tensor::cat(parts.collect(), D - 1), None)
+            }
+        };
+        match (bias, activation, &residual) {
+            (None, None, None) => y,
+            _ => finish(y, bias, activation, residual),
         }
     }
 }
@@ -74,7 +115,39 @@ impl Piece {
     fn join(rows: Vec<(Tensor<2>, Option<Tensor<1>>)>) -> Self {
         let (rows, biases): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let biases: Option<Vec<_>> = biases.into_iter().collect();
-        Self { weight: laid_out(Tensor::cat(rows, 0).transpose()), bias: biases.map(|biases| Tensor::cat(biases, 0)) }
+        Self { weight: Matrix::new(Tensor::cat(rows, 0)), bias: biases.map(|biases| Tensor::cat(biases, 0)) }
+    }
+}
+
+impl Matrix {
+    /// Of rows `[d_out, d_in]`.
+    fn new(rows: Tensor<2>) -> Self {
+        if rows.device() != Device::flex() {
+            return Self::Whole(laid_out(rows.transpose()));
+        }
+        let [d_out, d_in] = rows.dims();
+        let padding = d_out.next_multiple_of(PANEL) - d_out;
+        let rows = match padding {
+            0 => rows,
+            _ => Tensor::cat(vec![rows.clone(), Tensor::zeros([padding, d_in], (&rows.device(), rows.dtype()))], 0),
+        };
+        let panels: Tensor<3> = rows.reshape([(d_out + padding) / PANEL, PANEL, d_in]);
+        Self::Panels { panels: laid_out(panels.swap_dims(1, 2)), d_out }
+    }
+
+    /// `[..., d_in] -> [..., d_out]`.
+    fn multiplied<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+        let (panels, d_out) = match self {
+            Self::Whole(weight) => return module::linear(x, in_f32(weight.clone()), bias),
+            Self::Panels { panels, d_out } => (in_f32(panels.clone()), *d_out),
+        };
+        let mut shape = x.dims();
+        let ([count, d_in, _], rows) = (panels.dims(), shape.iter().product::<usize>() / shape[D - 1]);
+        shape[D - 1] = d_out;
+        // [1, rows, d_in] by [panels, d_in, PANEL] -> [panels, rows, PANEL] -> [rows, panels * PANEL]
+        let y = x.reshape([1, rows, d_in]).matmul(panels).swap_dims(0, 1).reshape([rows, count * PANEL]);
+        let y: Tensor<2> = if count * PANEL == d_out { y } else { y.narrow(1, 0, d_out) };
+        bias.into_iter().fold(y, |y, bias| y + bias.unsqueeze()).reshape(shape)
     }
 }
 
@@ -131,16 +204,71 @@ impl FeedForward {
 
     /// `[N, T, dim] -> [N, T, dim]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = self.proj.forward(x);
-        let x = match self.kind {
-            Kind::Plain(activation) => activation.forward(x),
-            Kind::Sigmoid => Activation::QuickGelu.forward(x),
+        self.out.forward(self.widened(x))
+    }
+
+    /// The same, added to the residual.
+    pub fn forward_onto(&self, x: Tensor<3>, residual: Residual<3>) -> Tensor<3> {
+        self.out.forward_then(self.widened(x), None, Some(residual))
+    }
+
+    fn widened(&self, x: Tensor<3>) -> Tensor<3> {
+        let activation = match self.kind {
+            Kind::Plain(activation) => Some(activation),
+            Kind::Sigmoid => Some(Activation::QuickGelu),
+            Kind::Gated(_) => None,
+        };
+        let x = self.proj.forward_then(x, activation, None);
+        match self.kind {
+            Kind::Plain(_) | Kind::Sigmoid => x,
             Kind::Gated(activation) => {
                 let [_, _, width] = x.dims();
                 let gate = activation.forward(x.clone().narrow(2, width / 2, width / 2));
                 x.narrow(2, 0, width / 2) * gate
             }
-        };
-        self.out.forward(x)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::weights::{Kept, Tensors};
+
+    /// Widths that fill panels and that do not, few rows and many, one layer and several, f32 and f16.
+    #[test]
+    fn panels_are_a_product() {
+        let device = Device::flex();
+        let values = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
+        for (rows, d_in, d_out, kept) in [
+            (1, 5, PANEL, Kept::F32),
+            (3, 7, 2 * PANEL, Kept::F16),
+            (2, 6, PANEL + 1, Kept::F16),
+            (70, 40, 3, Kept::F32),
+        ] {
+            let [ours, plain] = [(); 2].map(|()| {
+                let tensors = Tensors::kept_as(&device, kept);
+                for (name, step) in [("a", 0.7), ("b", 0.9)] {
+                    tensors.insert(&format!("{name}.weight"), &[d_out, d_in], values(d_out * d_in, step));
+                    tensors.insert(&format!("{name}.bias"), &[d_out], values(d_out, step));
+                }
+                tensors
+            });
+            let x = Tensor::<3>::from_data(TensorData::new(values(2 * rows * d_in, 0.3), [2, rows, d_in]), &device);
+            let expected = ["a", "b"].map(|name| {
+                let layer = plain.params(name);
+                let weight: Tensor<2> = layer.tensor("weight", [d_out, d_in]).unwrap();
+                let bias: Tensor<1> = layer.tensor("bias", [d_out]).unwrap();
+                x.clone().matmul(weight.transpose().unsqueeze()) + bias.unsqueeze()
+            });
+            let layers = ["a", "b"].map(|name| ours.params(name));
+            let joined = Linear::load_joined(&layers, d_in, d_out, true).unwrap().forward(x.clone());
+            let expected = Tensor::cat(expected.to_vec(), 2);
+            assert_eq!(joined.dims(), expected.dims());
+            let difference = (joined - expected).abs().max().into_data().try_to_vec::<f32>().unwrap()[0];
+            assert!(difference < 1e-5, "{difference}");
+        }
     }
 }

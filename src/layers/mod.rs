@@ -5,6 +5,7 @@ mod attention;
 mod conv;
 mod decoder;
 mod embedding;
+mod kernels;
 mod linear;
 mod norm;
 mod resnet;
@@ -20,7 +21,8 @@ pub use decoder::{Decoder, DecoderConfig, DecoderKind, KvCache};
 pub use embedding::{
     Embedding, PositionTable, TimestepEmbedding, sincos_1d, sincos_2d, timestep_embedding, timestep_embedding_with,
 };
-pub use linear::{FeedForward, LIVE_WIDTHS, Linear, laid_out};
+pub use kernels::Residual;
+pub use linear::{FeedForward, LIVE_WIDTHS, Linear};
 pub use norm::{AdaLayerNormContinuous, GroupNorm, LayerNorm, Modulation, RmsNorm, modulate};
 pub use resnet::{ResnetBlock2D, ResnetOptions};
 pub use rotary::{HalfRotary, Rotary};

@@ -2,28 +2,39 @@
 
 use burn::tensor::{Tensor, module};
 
-use super::{Activation, Linear};
+use super::{Activation, Linear, kernels::layer_norm};
 use crate::{Result, weights::Params};
 
 /// Layer normalisation over the last dimension.
 pub struct LayerNorm {
-    gamma: Tensor<1>,
-    beta: Option<Tensor<1>>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    /// Whether they were loaded, or are ones and zeros.
+    affine: bool,
     eps: f64,
 }
 
 impl LayerNorm {
     pub fn load(params: &Params, dim: usize, eps: f64) -> Result<Self> {
-        Ok(Self { gamma: params.tensor("weight", [dim])?, beta: Some(params.tensor("bias", [dim])?), eps })
+        Ok(Self { weight: params.tensor("weight", [dim])?, bias: params.tensor("bias", [dim])?, affine: true, eps })
     }
 
     /// `elementwise_affine=False`: nothing to load.
     pub fn plain(params: &Params, dim: usize, eps: f64) -> Self {
-        Self { gamma: Tensor::ones([dim], params.device()), beta: None, eps }
+        let device = params.device();
+        Self { weight: Tensor::ones([dim], device), bias: Tensor::zeros([dim], device), affine: false, eps }
     }
 
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        module::layer_norm(x, self.gamma.clone(), self.beta.clone(), self.eps)
+        layer_norm(x, self.weight.clone().unsqueeze(), self.bias.clone().unsqueeze(), self.eps)
+    }
+
+    /// `norm(x) scale + shift`, with `[N or 1, 1, D]`.
+    pub fn modulated(&self, x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
+        if self.affine {
+            return self.forward(x) * scale + shift;
+        }
+        layer_norm(x, scale, shift, self.eps)
     }
 }
 
@@ -97,7 +108,7 @@ impl AdaLayerNormContinuous {
     /// `x` `[N, T, D]` under `condition` `[N, D]`.
     pub fn forward(&self, x: Tensor<3>, condition: &Tensor<2>) -> Tensor<3> {
         let parts = self.modulation.forward(condition);
-        modulate(self.norm.forward(x), parts[1].clone(), parts[0].clone())
+        self.norm.modulated(x, parts[1].clone(), parts[0].clone() + 1.0)
     }
 }
 

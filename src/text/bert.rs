@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::batch::batch;
 use crate::{
     Result,
-    layers::{Activation, Embedding, LayerNorm, Linear, SelfAttention, mask_to_bias},
+    layers::{Activation, Embedding, LayerNorm, Linear, Residual, SelfAttention, mask_to_bias},
     values::{TextEmbedding, TokenIds},
     weights::{Config, Params},
 };
@@ -132,8 +132,9 @@ impl Bert {
 impl Layer {
     /// `[N, T, D] -> [N, T, D]`, normalising after each residual.
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>, config: &BertConfig) -> Tensor<3> {
-        let x = self.attention_norm.forward(self.attention.forward(x.clone(), Some(bias)) + x);
-        let h = config.hidden_act.forward(self.intermediate.forward(x.clone()));
-        self.output_norm.forward(self.output.forward(h) + x)
+        let x = self.attention.forward_onto(x.clone(), Some(bias), Residual::new(x));
+        let x = self.attention_norm.forward(x);
+        let h = self.intermediate.forward_then(x.clone(), Some(config.hidden_act), None);
+        self.output_norm.forward(self.output.forward_then(h, None, Some(Residual::new(x))))
     }
 }

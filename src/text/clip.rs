@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::batch::batch;
 use crate::{
     Result,
-    layers::{Activation, Embedding, LayerNorm, Linear, SelfAttention, mask_to_bias},
+    layers::{Activation, Embedding, LayerNorm, Linear, Residual, SelfAttention, mask_to_bias},
     values::TokenIds,
     weights::{Config, Params},
 };
@@ -179,8 +179,8 @@ impl Layer {
     /// `[N, T, D] -> [N, T, D]`.
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>, config: &ClipTextConfig) -> Tensor<3> {
         let h = self.norm1.forward(x.clone());
-        let x = x + self.attention.forward(h, Some(bias));
-        let h = config.hidden_act.forward(self.fc1.forward(self.norm2.forward(x.clone())));
-        x + self.fc2.forward(h)
+        let x = self.attention.forward_onto(h, Some(bias), Residual::new(x));
+        let h = self.fc1.forward_then(self.norm2.forward(x.clone()), Some(config.hidden_act), None);
+        self.fc2.forward_then(h, None, Some(Residual::new(x)))
     }
 }

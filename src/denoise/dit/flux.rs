@@ -7,8 +7,8 @@ use crate::{
     Error, Result,
     denoise::{Condition, Denoiser, Prepared},
     layers::{
-        Activation, AdaLayerNormContinuous, LayerNorm, Linear, Modulation, Rotary, Stream, StreamNames,
-        joint_attention, modulate,
+        Activation, AdaLayerNormContinuous, LayerNorm, Linear, Modulation, Residual, Rotary, Stream, StreamNames,
+        joint_attention,
     },
     values::{Latent, TextEmbedding},
     weights::{Config, Params},
@@ -221,10 +221,11 @@ impl SingleBlock {
     /// `[N, T, D] -> [N, T, D]` under `time` `[N, D]`.
     fn forward(&self, x: Tensor<3>, time: &Tensor<2>, rotary: &Rotary) -> Tensor<3> {
         let parts = self.modulation.forward(time);
-        let h = modulate(self.norm.forward(x.clone()), parts[0].clone(), parts[1].clone());
-        let widened = Activation::GeluTanh.forward(self.proj_mlp.forward(h.clone()));
+        let h = self.norm.modulated(x.clone(), parts[0].clone(), parts[1].clone() + 1.0);
+        let widened = self.proj_mlp.forward_then(h.clone(), Some(Activation::GeluTanh), None);
         let [attended] = joint_attention([(&self.stream, h)], self.heads, Some(rotary));
-        x + self.proj_out.forward(Tensor::cat(vec![attended, widened], 2)) * parts[2].clone()
+        let joined = Tensor::cat(vec![attended, widened], 2);
+        self.proj_out.forward_then(joined, None, Some(Residual::gated(x, parts[2].clone())))
     }
 }
 

@@ -6,8 +6,8 @@ use burn::tensor::Tensor;
 use crate::{
     Error, Result,
     layers::{
-        FeedForward, LIVE_WIDTHS, LayerNorm, Modulation, Rotary, Stream, StreamNames, TimestepEmbedding,
-        joint_attention, live_scores, modulate, timestep_embedding,
+        FeedForward, LIVE_WIDTHS, LayerNorm, Modulation, Residual, Rotary, Stream, StreamNames, TimestepEmbedding,
+        joint_attention, live_scores, timestep_embedding,
     },
     values::TextEmbedding,
     weights::Params,
@@ -139,15 +139,16 @@ impl JointBlock {
             Some(_) => [0, 1],
             None => [1, 0],
         };
-        let normed = self.norm.forward(image.clone());
-        let text_in =
-            modulate(self.norm.forward(text.clone()), of_text[text_shift].clone(), of_text[text_scale].clone());
-        let image_in = modulate(normed.clone(), of_image[0].clone(), of_image[1].clone());
+        let modulated = |x: &Tensor<3>, shift: &Tensor<3>, scale: &Tensor<3>| {
+            self.norm.modulated(x.clone(), shift.clone(), scale.clone() + 1.0)
+        };
+        let text_in = modulated(&text, &of_text[text_shift], &of_text[text_scale]);
+        let image_in = modulated(&image, &of_image[0], &of_image[1]);
+        let dual = self.dual.as_ref().map(|dual| (dual, modulated(&image, &of_image[6], &of_image[7])));
         let [from_text, from_image] =
             joint_attention([(&self.text.stream, text_in), (&self.image.stream, image_in)], self.heads, rotary);
         let mut image = image + from_image * of_image[2].clone();
-        if let Some(dual) = &self.dual {
-            let h = modulate(normed, of_image[6].clone(), of_image[7].clone());
+        if let Some((dual, h)) = dual {
             let [attended] = joint_attention([(dual, h)], self.heads, None);
             image = image + attended * of_image[8].clone();
         }
@@ -164,7 +165,7 @@ impl Side {
     /// The perceptron with its residual.
     fn perceive(&self, x: Tensor<3>, norm: &LayerNorm, parts: &[Tensor<3>]) -> Tensor<3> {
         let Some(ff) = &self.ff else { return x };
-        let h = modulate(norm.forward(x.clone()), parts[3].clone(), parts[4].clone());
-        x + ff.forward(h) * parts[5].clone()
+        let h = norm.modulated(x.clone(), parts[3].clone(), parts[4].clone() + 1.0);
+        ff.forward_onto(h, Residual::gated(x, parts[5].clone()))
     }
 }

@@ -7,8 +7,8 @@ use crate::{
     Error, Result,
     denoise::{Condition, Denoiser, Frames, MotionConfig, MotionModule, MotionModules, Prepared},
     layers::{
-        Activation, Conv2d, CrossAttention, FeedForward, KeysValues, LIVE_WIDTHS, LayerNorm, Linear, SelfAttention,
-        TimestepEmbedding, live_scores, mask_to_bias, sincos_2d, timestep_embedding,
+        Activation, Conv2d, CrossAttention, FeedForward, KeysValues, LIVE_WIDTHS, LayerNorm, Linear, Residual,
+        SelfAttention, TimestepEmbedding, live_scores, mask_to_bias, sincos_2d, timestep_embedding,
     },
     values::{Latent, TextEmbedding},
     weights::{Config, Params},
@@ -265,7 +265,7 @@ impl PixArt {
 
         let mut context = text.hidden.clone();
         if let Some([linear_1, linear_2]) = &self.caption {
-            context = linear_2.forward(Activation::GeluTanh.forward(linear_1.forward(context)));
+            context = linear_2.forward(linear_1.forward_then(context, Some(Activation::GeluTanh), None));
         }
         let bias = text.attention_mask.clone().map(|mask| mask_to_bias(mask, -10000.0));
         let prepare = |attention: &CrossAttention| attention.prepare(context.clone(), bias.clone());
@@ -317,7 +317,7 @@ impl Run<'_> {
 
         let table = of_step(&self.modulation_out);
         let (shift, scale) = (table.clone().narrow(1, 0, 1), table.narrow(1, 1, 1));
-        let x = proj_out.forward(norm_out.forward(x) * scale + shift);
+        let x = proj_out.forward(norm_out.modulated(x, shift, scale));
         // [N, h * w, p * p * C] -> [N, h, w, p, p, C] -> [N, C, h, p, w, p] -> [N, C, H, W]
         x.reshape([n, h, w, p, p, c]).permute([0, 5, 1, 3, 2, 4]).reshape([n, c, height, width])
     }
@@ -374,14 +374,14 @@ impl Block {
     /// `x` `[N, T, D]` under `[N or 1, 1, D]` shift, scale and gate of attention, then of the perceptron.
     pub(super) fn forward(&self, x: Tensor<3>, keys_values: Option<&KeysValues>, table: [Tensor<3>; 6]) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = table;
-        let h = self.norm1.forward(x.clone()) * scale1 + shift1;
-        let mut x = x + self.attn1.forward(h, None) * gate1;
+        let h = self.norm1.modulated(x.clone(), shift1, scale1);
+        let mut x = self.attn1.forward_onto(h, None, Residual::gated(x, gate1));
         if let (Some(attn2), Some(keys_values)) = (&self.attn2, keys_values) {
             // PixArt does not normalise before cross-attention.
-            x = x.clone() + attn2.forward(x, keys_values);
+            x = attn2.forward_onto(x.clone(), keys_values, Residual::new(x));
         }
-        let h = self.norm2.forward(x.clone()) * scale2 + shift2;
-        x + self.ff.forward(h) * gate2
+        let h = self.norm2.modulated(x.clone(), shift2, scale2);
+        self.ff.forward_onto(h, Residual::gated(x, gate2))
     }
 }
 

@@ -7,8 +7,8 @@ use crate::{
     Result,
     denoise::MotionModule,
     layers::{
-        Conv2d, CrossAttention, FeedForward, GroupNorm, KeysValues, LayerNorm, Linear, ResnetBlock2D, ResnetOptions,
-        SelfAttention, resize_nearest,
+        Conv2d, CrossAttention, FeedForward, GroupNorm, KeysValues, LayerNorm, Linear, Residual, ResnetBlock2D,
+        ResnetOptions, SelfAttention, resize_nearest,
     },
     weights::Params,
 };
@@ -337,11 +337,13 @@ impl TransformerBlock {
     fn forward(&self, x: Tensor<3>, run: &BlockRun) -> Tensor<3> {
         let h = self.norm1.forward(x.clone());
         let x = match (&self.attn1, &run.attn1) {
-            (FirstAttention::Text(attention), Some(keys_values)) => x + attention.forward(h, keys_values),
-            (FirstAttention::Own(attention), _) => x + attention.forward(h, None),
+            (FirstAttention::Text(attention), Some(keys_values)) => {
+                attention.forward_onto(h, keys_values, Residual::new(x))
+            }
+            (FirstAttention::Own(attention), _) => attention.forward_onto(h, None, Residual::new(x)),
             (FirstAttention::Text(_), None) => x,
         };
-        let x = x.clone() + self.attn2.forward(self.norm2.forward(x), &run.attn2);
-        x.clone() + self.ff.forward(self.norm3.forward(x))
+        let x = self.attn2.forward_onto(self.norm2.forward(x.clone()), &run.attn2, Residual::new(x));
+        self.ff.forward_onto(self.norm3.forward(x.clone()), Residual::new(x))
     }
 }

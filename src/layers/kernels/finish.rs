@@ -1,0 +1,160 @@
+//! What follows a product.
+
+use burn::tensor::Tensor;
+
+use crate::layers::activation::Activation;
+
+/// What a layer's output is added to.
+pub struct Residual<const D: usize> {
+    pub x: Tensor<D>,
+    /// What the output is multiplied by before: `[N or 1, 1, D]`.
+    pub gate: Option<Tensor<D>>,
+}
+
+impl<const D: usize> Residual<D> {
+    pub fn new(x: Tensor<D>) -> Self {
+        Self { x, gate: None }
+    }
+
+    pub fn gated(x: Tensor<D>, gate: Tensor<D>) -> Self {
+        Self { x, gate: Some(gate) }
+    }
+}
+
+/// `residual + gate activation(y + bias)`, of which what is not given is left out; `y` is `[..., D]`, `bias` `[D]`.
+pub fn finish<const D: usize>(
+    y: Tensor<D>,
+    bias: Option<&Tensor<1>>,
+    activation: Option<Activation>,
+    residual: Option<Residual<D>>,
+) -> Tensor<D> {
+    #[cfg(target_arch = "wasm32")]
+    if let Some(finished) = gpu::finish(&y, bias, activation, residual.as_ref()) {
+        return finished;
+    }
+    let y = bias.into_iter().fold(y, |y, bias| y + bias.clone().unsqueeze());
+    let y = activation.into_iter().fold(y, |y, activation| activation.plain(y));
+    residual.into_iter().fold(y, |y, Residual { x, gate }| x + gate.into_iter().fold(y, |y, gate| y * gate))
+}
+
+impl Activation {
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        finish(x, None, Some(self), None)
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+mod gpu {
+    use burn::tensor::Tensor;
+    use burn_cubecl::cubecl::{self, prelude::*};
+
+    use super::Residual;
+    use crate::layers::{
+        activation::Activation,
+        kernels::gpu::{buffer, each_value, empty_like, laid_out, tensor},
+    };
+
+    /// What is to be done, known when a kernel is compiled.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    struct Parts {
+        bias: bool,
+        activation: Option<Activation>,
+        gate: bool,
+        residual: bool,
+    }
+
+    pub fn finish<const D: usize>(
+        y: &Tensor<D>,
+        bias: Option<&Tensor<1>>,
+        activation: Option<Activation>,
+        residual: Option<&Residual<D>>,
+    ) -> Option<Tensor<D>> {
+        let gate = residual.and_then(|residual| residual.gate.as_ref());
+        let parts = Parts { bias: bias.is_some(), activation, gate: gate.is_some(), residual: residual.is_some() };
+        let (shape, gates) = (y.dims(), gate.map_or(1, |gate| gate.dims()[0]));
+        let (width, values) = (shape[D - 1], shape.iter().product::<usize>());
+        let mut y = buffer(y)?;
+        // Alone, an activation does not care where in memory which value is.
+        let anyhow = !parts.bias && !parts.residual && y.is_contiguous_buffer() && y.is_nonoverlapping();
+        if !anyhow {
+            y = burn_cubecl::kernel::into_contiguous(y);
+        }
+        let mut out = empty_like(&y);
+        out.meta = y.meta.clone();
+        let client = y.client.clone();
+        // A kernel has all its buffers; it does not look at those that stand for nothing.
+        let bias = bias.map_or(Some(y.clone()), laid_out)?;
+        let gate = gate.map_or(Some(y.clone()), laid_out)?;
+        let residual = residual.map_or(Some(y.clone()), |residual| laid_out(&residual.x))?;
+        let (cubes, cube) = each_value(&y, values);
+        kernel::launch(
+            &client,
+            cubes,
+            cube,
+            y.into_buffer_arg(),
+            bias.into_buffer_arg(),
+            gate.into_buffer_arg(),
+            residual.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            values,
+            values / gates,
+            width,
+            parts,
+        );
+        Some(tensor(out))
+    }
+
+    /// `values_of_one` values share a gate's row.
+    #[cube(launch)]
+    #[allow(clippy::too_many_arguments)]
+    fn kernel(
+        y: &[f32],
+        bias: &[f32],
+        gate: &[f32],
+        residual: &[f32],
+        out: &mut [f32],
+        values: usize,
+        values_of_one: usize,
+        width: usize,
+        #[comptime] parts: Parts,
+    ) {
+        let at = ABSOLUTE_POS;
+        if at >= values {
+            terminate!();
+        }
+        let column = at % width;
+        let mut value = y[at];
+        if comptime!(parts.bias) {
+            value += bias[column];
+        }
+        if comptime!(parts.activation.is_some()) {
+            value = activated(value, comptime!(parts.activation.unwrap()));
+        }
+        if comptime!(parts.gate) {
+            value *= gate[at / values_of_one * width + column];
+        }
+        if comptime!(parts.residual) {
+            value += residual[at];
+        }
+        out[at] = value;
+    }
+
+    #[cube]
+    #[allow(unstable_name_collisions)]
+    fn activated(x: f32, #[comptime] activation: Activation) -> f32 {
+        match comptime!(activation) {
+            Activation::Relu => max(x, 0.0f32),
+            Activation::Silu => x * sigmoid(x),
+            Activation::Gelu => x * 0.5f32 * (1.0f32 + (x * 0.70710678f32).erf()),
+            Activation::GeluTanh => x * sigmoid(x * (1.5957691f32 + 0.07135482f32 * x * x)),
+            Activation::QuickGelu => x * sigmoid(1.702f32 * x),
+            Activation::Mish => x * (max(x, 0.0f32) + (1.0f32 + (-x.abs()).exp()).ln()).tanh(),
+        }
+    }
+
+    /// By a hyperbolic tangent, which does not overflow.
+    #[cube]
+    fn sigmoid(x: f32) -> f32 {
+        0.5f32 * (0.5f32 * x).tanh() + 0.5f32
+    }
+}

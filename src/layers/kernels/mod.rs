@@ -1,0 +1,21 @@
+//! What a GPU does in one step where burn takes many, each beside its plain twin: the same function as the CPU device
+//! computes it.
+//!
+//! | function | steps it stands for on a GPU |
+//! | --- | --- |
+//! | [`layer_norm`] | a layer norm with scale and shift: 10 |
+//! | [`softmax`] | attention's scores, scaled and masked: 7 |
+//! | [`finish`] | what follows a product: bias, activation, gate, residual: up to 13 |
+//!
+//! Only WebAssembly has a GPU here, so the kernels are compiled for it alone; the browser's tests compare every model on
+//! both devices with the reference.
+
+mod finish;
+#[cfg(target_arch = "wasm32")]
+mod gpu;
+mod layer_norm;
+mod softmax;
+
+pub use finish::{Residual, finish};
+pub use layer_norm::layer_norm;
+pub use softmax::softmax;
