@@ -1,5 +1,5 @@
-//! The model that the page serves, against the reference sampler on the weights it was converted from:
-//! `tests/fixtures/default_model` is made anew with every new model (see CONTRIBUTING.md).
+//! The model that the page serves, against the reference sampler on its weights: `tests/fixtures/default_model` is made
+//! anew with every new model (see CONTRIBUTING.md).
 
 use std::{fs, path::Path};
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 #[test]
-fn the_served_bundle_draws_what_its_source_draws() {
+fn the_served_bundle_draws_what_python_draws() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/sticker");
     let manifest = Manifest::parse(&fs::read_to_string(folder.join("manifest.json")).unwrap()).unwrap();
     let shards = manifest.shards.clone();
@@ -37,7 +37,7 @@ fn the_served_bundle_draws_what_its_source_draws() {
     let dump = run(&mut model, &request(&case, &reference));
     let psnr = psnr(&dump.values["image"].1, &reference["image"].1);
     println!("{psnr:.1} dB");
-    // 8-bit weights against f16 ones; pixels are -1 to 1.
-    assert!(psnr >= 40.0, "{psnr:.1} dB");
+    // The reference has the bundle's weights as floats; pixels are -1 to 1.
+    assert!(psnr >= 60.0, "{psnr:.1} dB");
     assert!(dump.generated.warnings.is_empty(), "{:?}", dump.generated.warnings);
 }
