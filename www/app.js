@@ -133,6 +133,7 @@ async function drawNow(wanted) {
     const recipe = { prompt: typed, style: styles.chosen, settings: settings.recipe };
     const words = withStyle(recipe.style, read);
     progress.reading();
+    /** @type {import('./pkg/index.js').GenerateOptions} */
     const options = {
       prompt: words,
       ...settings.options(),

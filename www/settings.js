@@ -137,7 +137,7 @@ export class Settings {
       guidance: number(guidance),
       count: Number(count.value),
       candidates,
-      keep: candidates && /** @type {const} */ ('all'),
+      keep: candidates ? /** @type {const} */ ('all') : undefined,
       search: way.value && candidates ? /** @type {const} */ ('beam') : undefined,
       way: /** @type {keyof typeof WAYS | ''} */ (way.value) || undefined,
       negativePrompt: negative.value.trim() || undefined,
