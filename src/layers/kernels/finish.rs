@@ -140,13 +140,14 @@ mod gpu {
     }
 
     #[cube]
-    #[allow(unstable_name_collisions)]
+    // Inside a kernel a number is a literal, not a constant of the library.
+    #[allow(unstable_name_collisions, clippy::approx_constant)]
     fn activated(x: f32, #[comptime] activation: Activation) -> f32 {
         match comptime!(activation) {
             Activation::Relu => max(x, 0.0f32),
             Activation::Silu => x * sigmoid(x),
             Activation::Gelu => x * 0.5f32 * (1.0f32 + (x * 0.70710678f32).erf()),
-            Activation::GeluTanh => x * sigmoid(x * (1.5957691f32 + 0.07135482f32 * x * x)),
+            Activation::GeluTanh => x * sigmoid(x * (1.595_769f32 + 0.07135482f32 * x * x)),
             Activation::QuickGelu => x * sigmoid(1.702f32 * x),
             Activation::Mish => x * (max(x, 0.0f32) + (1.0f32 + (-x.abs()).exp()).ln()).tanh(),
         }

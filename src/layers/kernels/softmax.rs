@@ -92,7 +92,8 @@ mod gpu {
         let total = sum(total, units);
         let mut i = first;
         while i < width {
-            out[start + i] = out[start + i] / total;
+            let share = out[start + i] / total;
+            out[start + i] = share;
             i += units;
         }
     }
