@@ -84,16 +84,15 @@ mod gpu {
         let mut total = 0.0f32;
         let mut i = first;
         while i < width {
-            let weight = (score(scores, bias, start + i, bias_start + i * bias_step, scale, biased) - peak).exp();
-            out[start + i] = weight;
-            total += weight;
+            total += (score(scores, bias, start + i, bias_start + i * bias_step, scale, biased) - peak).exp();
             i += units;
         }
         let total = sum(total, units);
+        // Weighed once more and written once: another may be at the last row, too (see `place`), and would divide what is divided.
         let mut i = first;
         while i < width {
-            let share = out[start + i] / total;
-            out[start + i] = share;
+            let weight = (score(scores, bias, start + i, bias_start + i * bias_step, scale, biased) - peak).exp();
+            out[start + i] = weight / total;
             i += units;
         }
     }
