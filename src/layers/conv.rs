@@ -5,16 +5,11 @@ use burn::tensor::{
     ops::{ConvOptions, InterpolateMode, InterpolateOptions},
 };
 
-use super::linear::laid_out;
+use super::{kernels::products, linear::laid_out};
 use crate::{
     Result,
     weights::{Params, Weight},
 };
-
-/// How many values a band of patches has at most, one more row aside: about what a core keeps close by.
-const BAND_VALUES: usize = 1 << 18;
-/// Bands are a multiple of this many rows, so that a product can take them as they lie.
-const BAND_ROWS: usize = 4;
 
 /// `torch.nn.Conv2d` with a square kernel.
 pub struct Conv2d {
@@ -54,48 +49,12 @@ impl Conv2d {
     /// `[N, c_in, H, W] -> [N, c_out, H / stride, W / stride]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.whole();
-        let [_, _, kernel, _] = weight.dims();
-        if x.device() == Device::flex() && self.stride == 1 && kernel > 1 {
-            return self.by_bands(x, weight);
+        if x.device() == Device::flex() && self.stride == 1 {
+            return products::convolution(x, weight, self.bias.clone(), self.padding);
         }
         let [begin, end] = self.padding;
         let options = ConvOptions::new_with_padding([self.stride; 2], [(begin, end); 2], [1, 1], 1);
         module::conv2d(x, weight, self.bias.clone(), options)
-    }
-
-    /// The same for the CPU device, at stride 1, as products over bands of rows: once rows are padded and laid end to
-    /// end, what a place of the kernel sees is the whole band a little further on, which copies fast and is
-    /// multiplied as it lies. Between rows stand positions that mean nothing; they are left out at last.
-    fn by_bands(&self, x: Tensor<4>, weight: Tensor<4>) -> Tensor<4> {
-        let ([n, c_in, height, width], [c_out, _, k, _]) = (x.dims(), weight.dims());
-        let [begin, end] = self.padding;
-        let (h_out, w_out) = (height + begin + end + 1 - k, width + begin + end + 1 - k);
-        // With one row more, for the last positions look beyond their row.
-        let [padded_height, padded_width] = [height + begin + end + 1, width + begin + end];
-        let padded = Tensor::zeros([n, c_in, padded_height, padded_width], &x.device())
-            .slice_assign([0..n, 0..c_in, begin..begin + height, begin..begin + width], x)
-            .reshape([n, c_in, padded_height * padded_width]);
-        let weight: Tensor<3> = weight.reshape([1, c_out, c_in * k * k]);
-        let bias = self.bias.as_ref().map(|bias| bias.clone().reshape([1, c_out, 1, 1]));
-
-        let rows = (BAND_VALUES / (c_in * k * k * padded_width) / BAND_ROWS).max(1) * BAND_ROWS;
-        let bands = (0..h_out).step_by(rows).map(|start| {
-            let rows = rows.min(h_out - start);
-            let length = rows * padded_width;
-            // [N, c_in, k, k, length], of which nothing is copied before it is reshaped
-            let patches: Tensor<5> = padded
-                .clone()
-                .narrow(2, start * padded_width, (k - 1) * (padded_width + 1) + length)
-                .unfold::<4, _>(2, k - 1 + length, padded_width)
-                .unfold(3, length, 1);
-            let out = weight.clone().matmul(patches.reshape([n, c_in * k * k, length]));
-            let out = out.reshape([n, c_out, rows, padded_width]).narrow(3, 0, w_out);
-            match &bias {
-                Some(bias) => out + bias.clone(),
-                None => laid_out(out),
-            }
-        });
-        Tensor::cat(bands.collect(), 2)
     }
 }
 
@@ -121,14 +80,15 @@ mod tests {
         (0..count).map(|i| (i as f32 * step).sin()).collect()
     }
 
-    /// Against burn's own convolution: sizes that are not square, bands that end within the picture, either bias.
+    /// Against burn's own convolution: sizes that are not square, kernels of three sizes, either bias.
     #[test]
-    fn bands_are_a_convolution() {
+    fn products_are_a_convolution() {
         for (n, c_in, c_out, [height, width], k, padding, bias) in [
             (2, 3, 5, [7, 6], 3, [1, 1], true),
             (1, 40, 4, [70, 33], 3, [1, 1], true),
             (1, 2, 3, [5, 8], 3, [0, 1], false),
             (1, 4, 2, [9, 9], 5, [2, 2], false),
+            (2, 9, 60, [3, 17], 1, [0, 0], true),
         ] {
             let device = Device::flex();
             let tensors = Tensors::new(&device);

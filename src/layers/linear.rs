@@ -4,7 +4,10 @@ use burn::tensor::{Device, Tensor, module};
 
 use super::{
     Activation,
-    kernels::{Residual, finish},
+    kernels::{
+        Residual, finish,
+        products::{self, PANEL},
+    },
 };
 use crate::{
     Error, Result,
@@ -26,13 +29,10 @@ struct Piece {
 enum Matrix {
     /// `[d_in, d_out]`.
     Whole(Tensor<2>),
-    /// For the CPU device: [`PANEL`] outputs after the other, `[panels, d_in, PANEL]`, the last filled up with zeros. A
-    /// product reads each from end to end; in rows of all outputs it would leap at every number, and wait for each.
+    /// For the CPU device: [`PANEL`] outputs after the other, `[panels, d_in, PANEL]`, the last filled up with zeros. Its
+    /// kernel reads each from end to end.
     Panels { panels: Tensor<3>, d_out: usize },
 }
-
-/// What the product's kernel takes at a time, or twice that.
-const PANEL: usize = 32;
 
 impl Linear {
     pub fn load(params: &Params, d_in: usize, d_out: usize) -> Result<Self> {
@@ -137,17 +137,10 @@ impl Matrix {
 
     /// `[..., d_in] -> [..., d_out]`.
     fn multiplied<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
-        let (panels, d_out) = match self {
-            Self::Whole(weight) => return module::linear(x, in_f32(weight.clone()), bias),
-            Self::Panels { panels, d_out } => (in_f32(panels.clone()), *d_out),
-        };
-        let mut shape = x.dims();
-        let ([count, d_in, _], rows) = (panels.dims(), shape.iter().product::<usize>() / shape[D - 1]);
-        shape[D - 1] = d_out;
-        // [1, rows, d_in] by [panels, d_in, PANEL] -> [panels, rows, PANEL] -> [rows, panels * PANEL]
-        let y = x.reshape([1, rows, d_in]).matmul(panels).swap_dims(0, 1).reshape([rows, count * PANEL]);
-        let y: Tensor<2> = if count * PANEL == d_out { y } else { y.narrow(1, 0, d_out) };
-        bias.into_iter().fold(y, |y, bias| y + bias.unsqueeze()).reshape(shape)
+        match self {
+            Self::Whole(weight) => module::linear(x, in_f32(weight.clone()), bias),
+            Self::Panels { panels, d_out } => products::dense(x, in_f32(panels.clone()), bias, *d_out),
+        }
     }
 }
 
