@@ -31,6 +31,11 @@ impl Activation {
         })
     }
 
+    /// What the tanh approximation has, twice the root of 2 / pi, for it is written as a logistic function.
+    pub(super) const TWICE_SQRT_2_OVER_PI: f64 = 1.595_769_121_605_731;
+    /// Its factor of the cube.
+    pub(super) const GELU_CUBIC: f64 = 0.044715;
+
     /// In burn's steps.
     pub(super) fn plain<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
@@ -47,7 +52,7 @@ impl Activation {
 /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, written as `x sigmoid(2 ...)`, which is the same
 /// number with fewer passes over memory and no power function.
 fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    const TWICE_SQRT_2_OVER_PI: f64 = 1.595_769_121_605_731;
-    let factor = x.clone() * x.clone() * (0.044715 * TWICE_SQRT_2_OVER_PI) + TWICE_SQRT_2_OVER_PI;
+    let linear = Activation::TWICE_SQRT_2_OVER_PI;
+    let factor = x.clone() * x.clone() * (Activation::GELU_CUBIC * linear) + linear;
     x.clone() * activation::sigmoid(x * factor)
 }

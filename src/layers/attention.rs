@@ -1,10 +1,10 @@
 //! Multi-head attention.
 
-use burn::tensor::{Device, Tensor, module, ops::AttentionModuleOptions};
+use burn::tensor::{Device, Tensor};
 
 use super::{
     Linear, RmsNorm, Rotary,
-    kernels::{Residual, softmax},
+    kernels::{Residual, flex, softmax},
     linear::laid_out,
 };
 use crate::{
@@ -52,8 +52,13 @@ pub(super) fn attend(
     bias: Option<Tensor<4>>,
     scale: Option<f64>,
 ) -> Tensor<3> {
-    let [n, heads, _, d] = query.dims();
+    let [n, heads, tq, d] = query.dims();
     let [_, _, tk, _] = key.dims();
+    let scale = scale.unwrap_or((d as f64).sqrt().recip());
+    // The CPU device has a loop for all of it, which packs keys and values first; few queries are not worth that.
+    if query.device() == Device::flex() && tq > FEW_QUERIES {
+        return flex::attention(query, key, value, bias, scale);
+    }
     let turn = MAX_PIECE_BYTES / size_of::<f32>() / (n * heads * tk).max(1);
     in_turns(query, bias, turn.max(1), |query, bias| {
         let [_, _, tq, _] = query.dims();
@@ -69,30 +74,8 @@ fn scaled_dot_product(
     key: Tensor<4>,
     value: Tensor<4>,
     bias: Option<Tensor<4>>,
-    scale: Option<f64>,
+    scale: f64,
 ) -> Tensor<4> {
-    let [_, _, tq, d] = query.dims();
-    // The CPU device has a loop of its own for all of it, but copies keys and values that do not lie end to end, which few
-    // queries are not worth. On a GPU burn would take more steps than are needed.
-    if query.device() == Device::flex() && tq > FEW_QUERIES {
-        let bias = bias.map(|bias| {
-            let [n, heads, _, tk] = bias.dims();
-            bias.expand([n, heads, tq, tk])
-        });
-        return module::attention(
-            query,
-            key,
-            value,
-            None,
-            bias,
-            AttentionModuleOptions { scale, ..Default::default() },
-        );
-    }
-    written_out(query, key, value, bias, scale.unwrap_or((d as f64).sqrt().recip()))
-}
-
-/// The same in products and a softmax.
-fn written_out(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Option<Tensor<4>>, scale: f64) -> Tensor<4> {
     softmax(query.matmul(key.transpose()), scale, bias).matmul(value)
 }
 
@@ -351,12 +334,11 @@ mod tests {
         let (n, heads, tq, tk, d) = (2, 3, FEW_QUERIES + 1, 7, 4);
         let [query, key, value] = [(tq, 0.7), (tk, 0.3), (tk, 1.1)].map(|(t, step)| values([n, heads, t, d], step));
         for bias in [None, Some(values([n, 1, 1, tk], 0.9)), Some(values([1, heads, tq, tk], 0.4))] {
-            let of = |attention: fn(_, _, _, _, _) -> _| {
-                attention(query.clone(), key.clone(), value.clone(), bias.clone(), 0.3)
-            };
-            let own: Tensor<4> =
-                of(|query, key, value, bias, scale| scaled_dot_product(query, key, value, bias, Some(scale)));
-            let difference = (own - of(written_out)).abs().max().into_data().try_to_vec::<f32>().unwrap()[0];
+            let [query, key, value] = [&query, &key, &value].map(Clone::clone);
+            let own = flex::attention(query.clone(), key.clone(), value.clone(), bias.clone(), 0.3);
+            let written_out =
+                scaled_dot_product(query, key, value, bias, 0.3).swap_dims(1, 2).reshape([n, tq, heads * d]);
+            let difference = (own - written_out).abs().max().into_data().try_to_vec::<f32>().unwrap()[0];
             assert!(difference < 1e-6, "{difference}");
         }
     }

@@ -5,7 +5,7 @@ use burn::tensor::{
     ops::{ConvOptions, InterpolateMode, InterpolateOptions},
 };
 
-use super::{kernels::products, linear::laid_out};
+use super::{kernels::flex, linear::laid_out};
 use crate::{
     Result,
     weights::{Params, Weight},
@@ -50,7 +50,7 @@ impl Conv2d {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.whole();
         if x.device() == Device::flex() && self.stride == 1 {
-            return products::convolution(x, weight, self.bias.clone(), self.padding);
+            return flex::convolution(x, weight, self.bias.clone(), self.padding);
         }
         let [begin, end] = self.padding;
         let options = ConvOptions::new_with_padding([self.stride; 2], [(begin, end); 2], [1, 1], 1);

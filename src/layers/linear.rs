@@ -6,7 +6,7 @@ use super::{
     Activation,
     kernels::{
         Residual, finish,
-        products::{self, PANEL},
+        flex::{self, PANEL},
     },
 };
 use crate::{
@@ -139,7 +139,7 @@ impl Matrix {
     fn multiplied<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
         match self {
             Self::Whole(weight) => module::linear(x, in_f32(weight.clone()), bias),
-            Self::Panels { panels, d_out } => products::dense(x, in_f32(panels.clone()), bias, *d_out),
+            Self::Panels { panels, d_out } => flex::dense(x, in_f32(panels.clone()), bias, *d_out),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What follows a product.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 
+use super::flex;
 use crate::layers::activation::Activation;
 
 /// What a layer's output is added to.
@@ -33,6 +34,9 @@ pub fn finish<const D: usize>(
         return finished;
     }
     let y = bias.into_iter().fold(y, |y, bias| y + bias.clone().unsqueeze());
+    if y.device() == Device::flex() && y.dtype() == DType::F32 {
+        return flex::finish(y, activation, residual);
+    }
     let y = activation.into_iter().fold(y, |y, activation| activation.plain(y));
     residual.into_iter().fold(y, |y, Residual { x, gate }| x + gate.into_iter().fold(y, |y, gate| y * gate))
 }

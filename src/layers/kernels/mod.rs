@@ -7,16 +7,16 @@
 //! | [`softmax`] | attention's scores, scaled and masked: 7 |
 //! | [`finish`] | what follows a product: bias, activation, gate, residual: up to 13 |
 //!
-//! What the CPU device does by a kernel of ours is in [`products`]; the package [`inkbloom_cpu`], in the folder `cpu`, has them.
+//! What the CPU device does by kernels of ours is in [`flex`]; the package [`inkbloom_cpu`], in the folder `cpu`, has them.
 //!
 //! Only WebAssembly has a GPU here, so the kernels are compiled for it alone; the browser's tests compare every model on
 //! both devices with the reference.
 
 mod finish;
+pub mod flex;
 #[cfg(target_arch = "wasm32")]
 mod gpu;
 mod layer_norm;
-pub mod products;
 mod softmax;
 
 pub use finish::{Residual, finish};

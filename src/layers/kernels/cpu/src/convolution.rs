@@ -116,7 +116,7 @@ fn band<'a, S: Simd>(
             let factors = Factors { a, rows, depth, b: &patches, start };
             // SAFETY: `out` is as large as `apply` has checked, and this row of these channels is written here alone.
             unsafe {
-                let out = out.0.add((channel * h_out + first + y) * w_out + x);
+                let out = out.at((channel * h_out + first + y) * w_out + x);
                 block::<S>(factors, WIDTH.min(w_out - x), out, h_out * w_out);
             }
         }

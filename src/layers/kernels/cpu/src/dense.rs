@@ -44,7 +44,7 @@ fn panel<'a, S: Simd>(
         start: if bias.is_some() { Start::Columns(&begun) } else { Start::Zero },
     };
     // SAFETY: `dense` has checked the lengths; these columns of `out` are this panel's alone.
-    unsafe { block::<S>(factors, columns, out.0.add(first), d_out) }
+    unsafe { block::<S>(factors, columns, out.at(first), d_out) }
 }
 
 #[cfg(test)]

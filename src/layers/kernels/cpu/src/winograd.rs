@@ -119,7 +119,7 @@ fn band<'a, S: Simd>(
                 }
                 // SAFETY: `out` is as large as `Convolution::apply` has checked, and these rows are written here alone.
                 unsafe {
-                    let out = out.0.add((c * h_out + row + dy) * w_out + 2 * x);
+                    let out = out.at((c * h_out + row + dy) * w_out + 2 * x);
                     out.copy_from_nonoverlapping(line.as_ptr(), columns);
                 }
             }
