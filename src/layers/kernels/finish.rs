@@ -35,7 +35,8 @@ pub fn finish<const D: usize>(
     }
     let y = bias.into_iter().fold(y, |y, bias| y + bias.clone().unsqueeze());
     if y.device() == Device::flex() && y.dtype() == DType::F32 {
-        return flex::finish(y, activation, residual);
+        let (x, gate) = residual.map_or((None, None), |Residual { x, gate }| (Some(x), gate));
+        return flex::finish(y, activation, x, gate);
     }
     let y = activation.into_iter().fold(y, |y, activation| activation.plain(y));
     residual.into_iter().fold(y, |y, Residual { x, gate }| x + gate.into_iter().fold(y, |y, gate| y * gate))

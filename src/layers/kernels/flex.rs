@@ -10,7 +10,6 @@ use burn::{
 pub use inkbloom_cpu::PANEL;
 use inkbloom_cpu::{Attention, Convolution, Curve, Finish, Rows};
 
-use super::Residual;
 use crate::layers::activation::Activation;
 
 /// `[..., d_in]` by `panels` `[d_out / PANEL rounded up, d_in, PANEL]`, plus `bias` `[d_out]`: `[..., d_out]`.
@@ -32,7 +31,7 @@ pub fn convolution(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, pad
     let [h_out, w_out] = shape.size();
     let (x, weight, bias) = (laid_out(x), laid_out(weight), bias.map(laid_out));
     computed([n, c_out, h_out, w_out], |out| {
-        shape.apply(values(&x), values(&weight), bias.as_ref().map(values), out);
+        inkbloom_cpu::convolve(&shape, values(&x), values(&weight), bias.as_ref().map(values), out);
     })
 }
 
@@ -48,11 +47,12 @@ pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Optio
     computed([n, tq, heads * d], |out| attention.apply(out))
 }
 
-/// `residual + gate activation(y)`, of which what is not given is left out.
+/// `residual + gate activation(y)`, of which what is not given is left out; `gate` is `[N or 1, 1, D]`.
 pub fn finish<const D: usize>(
     y: Tensor<D>,
     activation: Option<Activation>,
-    residual: Option<Residual<D>>,
+    residual: Option<Tensor<D>>,
+    gate: Option<Tensor<D>>,
 ) -> Tensor<D> {
     let width = y.dims()[D - 1];
     let (y, curve) = match activation.map(|activation| (activation, curve(activation))) {
@@ -60,10 +60,9 @@ pub fn finish<const D: usize>(
         Some((_, curve)) => (y, curve),
         None => (y, None),
     };
-    let (x, gate) = residual.map_or((None, None), |Residual { x, gate }| (Some(laid_out(x)), gate.map(laid_out)));
-    let mut y = laid_out(y);
+    let (residual, gate, mut y) = (residual.map(laid_out), gate.map(laid_out), laid_out(y));
     let (start, end) = y.layout().contiguous_offsets().expect("in order");
-    Finish { curve, gate: gate.as_ref().map(values), residual: x.as_ref().map(values) }
+    Finish { curve, gate: gate.as_ref().map(values), residual: residual.as_ref().map(values) }
         .apply(&mut y.storage_mut()[start..end], width);
     Tensor::from_primitive::<Flex>(y)
 }

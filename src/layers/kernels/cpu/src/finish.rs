@@ -32,6 +32,8 @@ impl Finish<'_> {
     }
 }
 
+// The macro's parameter says which vectors it is compiled for.
+#[allow(clippy::extra_unused_type_parameters)]
 #[macerator::with_simd]
 fn part<'a, S: macerator::Simd>(
     finish: Finish<'a>,

@@ -7,14 +7,17 @@
 
 mod attention;
 mod convolution;
+mod convolve;
 mod curve;
 mod dense;
 mod finish;
+mod patches;
 mod tile;
 mod winograd;
 
 pub use attention::{Attention, Rows};
 pub use convolution::Convolution;
+pub use convolve::convolve;
 pub use curve::Curve;
 pub use dense::{PANEL, dense};
 pub use finish::Finish;

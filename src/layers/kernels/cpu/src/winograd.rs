@@ -23,8 +23,8 @@ pub fn fits(shape: &Convolution) -> bool {
     shape.kernel == 3 && channels && w_out >= 2 * WIDTH && h_out >= 16
 }
 
-/// As [`Convolution::apply`], which has checked the lengths.
-pub fn apply(shape: &Convolution, pictures: &[f32], weights: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+/// See [`convolve`](crate::convolve), which has checked the lengths.
+pub fn convolve(shape: &Convolution, pictures: &[f32], weights: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
     let &Convolution { c_in, c_out, height, width, .. } = shape;
     let [h_out, w_out] = shape.size();
     let weights = transformed(weights, c_in * c_out);
@@ -117,7 +117,7 @@ fn band<'a, S: Simd>(
                 for (pair, (even, odd)) in line.chunks_exact_mut(2).zip(even.iter().zip(odd)) {
                     pair.copy_from_slice(&[*even, *odd]);
                 }
-                // SAFETY: `out` is as large as `Convolution::apply` has checked, and these rows are written here alone.
+                // SAFETY: `out` is as large as `convolve` has checked, and these rows are written here alone.
                 unsafe {
                     let out = out.at((c * h_out + row + dy) * w_out + 2 * x);
                     out.copy_from_nonoverlapping(line.as_ptr(), columns);
@@ -140,8 +140,9 @@ fn gather<S: Simd>(from: &[f32], half: usize, to: &mut [f32], apart: usize) {
         let odd = even + half;
         *row = seen([load(from, even), load(from, odd), load(from, even + 1), load(from, odd + 1)]);
     }
-    for x in 0..4 {
-        let column = seen([rows[0][x], rows[1][x], rows[2][x], rows[3][x]]);
+    let [a, b, c, d] = rows;
+    for (x, (((a, b), c), d)) in a.into_iter().zip(b).zip(c).zip(d).enumerate() {
+        let column = seen([a, b, c, d]);
         for (y, value) in column.into_iter().enumerate() {
             store(value, to, (4 * y + x) * apart);
         }
