@@ -33,6 +33,7 @@ export async function race(task) {
     for (const { name, side } of sides) result[name].rounds.push((await side.picture()).times);
   }
   for (const { name, side } of sides) result[name].counts = await side.count();
+  if (task.device === 'cpu') result.batch = await ours.batch();
   await ours.close();
   return result;
 }
@@ -94,6 +95,27 @@ async function openOurs({ device, steps, prompt, noise }) {
       const [first, second] = [difference(one, before), difference(two, one)];
       const step = difference(second, first);
       return { step, rest: difference(first, step), all: two };
+    },
+    /** Four pictures one after the other, and as one request, which several workers share: milliseconds of each round. */
+    async batch() {
+      const time = async (/** @type {() => Promise<unknown>} */ work) => {
+        const started = performance.now();
+        await work();
+        return performance.now() - started;
+      };
+      const together = () => ink.generate({ prompt, steps, seed: 1, count: 4, preview: false });
+      const apart = async () => {
+        for (let seed = 1; seed <= 4; seed += 1) await ink.generate({ prompt, steps, seed, preview: false });
+      };
+      // The first starts the other workers, which then load the model.
+      await together();
+      await together();
+      const times = { apart: /** @type {number[]} */ ([]), together: /** @type {number[]} */ ([]) };
+      for (let round = 0; round < 5; round += 1) {
+        times.apart.push(await time(apart));
+        times.together.push(await time(together));
+      }
+      return times;
     },
     close: () => ink.dispose(),
   };

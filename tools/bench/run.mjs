@@ -150,6 +150,11 @@ function tell(result, device) {
       say(row(key, cell(result.ours), cell(result.theirs)));
     }
   }
+  if (result.batch) {
+    const { apart, together } = result.batch;
+    const times = together.map((/** @type {number} */ ms, /** @type {number} */ i) => apart[i] / ms);
+    say('', `Four pictures: one after the other ${spread(apart)} ms, as one request by ${Math.min(4, machine.cores)} workers ${spread(together)} ms, ${spread(times, 2)} times as fast.`);
+  }
   const peaks = Object.entries(result.peak).filter(([, bytes]) => bytes > 64 * MIB).map(([type, bytes]) => `${type} ${(bytes / MIB).toFixed(0)} MiB`);
   say('', `Apart from the command line's picture: ours ${result.apart.ours.toExponential(1)}, theirs ${result.apart.theirs?.toExponential(1) ?? '-'}. Peak memory, both sides together: ${peaks.join(', ')}.`);
 }
