@@ -12,10 +12,11 @@ from torch import nn
 from transformers import DynamicCache
 
 from inkbloom_train import latents as latents_stage
-from inkbloom_train import training, vq
+from inkbloom_train import pretrained, training, vq
 from inkbloom_train.data.captions import canonical
 from inkbloom_train.data.dataset import HELD_CONCEPT, HELD_PAIR, TRAIN, DataSet
 from inkbloom_train.distributed import Worker
+from inkbloom_train.errors import TrainError
 from inkbloom_train.flow import stack
 from inkbloom_train.latents import Latents
 from inkbloom_train.presets import Preset
@@ -26,7 +27,7 @@ from inkbloom_train.tokens_model import InkbloomAutoregressive, InkbloomAutoregr
 from inkbloom_train.workspace import Workspace
 
 CHECK_PICTURES = 96
-COMPONENT = "component"
+COMPONENT = "autoregressive"
 
 Text = tuple[torch.Tensor, torch.Tensor]
 """Token states [N, T, D] and their mask [N, T]."""
@@ -90,6 +91,21 @@ def begin(model: InkbloomAutoregressive, codebook: InkbloomCodebook) -> None:
             rows.add_(0.05 * spread)
 
 
+def load_weights(folder: Path, model: InkbloomAutoregressive) -> None:
+    """Gives a model the weights of a folder's; one that draws thumbnails only leaves what the fine grid needs as it is.
+
+    Raises TrainError if they are of other sizes.
+    """
+    found = pretrained.load(InkbloomAutoregressive, folder, COMPONENT)
+    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "codes", "max_text_tokens"):
+        if found.config.to_dict()[key] != model.config.to_dict()[key]:
+            raise TrainError(f"{folder} has {key} {found.config.to_dict()[key]} and this run {model.config.to_dict()[key]}: choose --set values that fit")
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, value in found.state_dict().items():
+            own[name][: len(value)].copy_(value)  # rows of places stand last in the table, the coarse grid's first
+
+
 def _config(preset: Preset) -> dict:
     settings = preset.autoregress
     return {name: getattr(settings, name) for name in ("width", "inner", "layers", "heads")} | {"codes": [preset.vq.first, preset.vq.second]}
@@ -122,8 +138,8 @@ def encode(codebook: InkbloomCodebook, latents: Latents, fine: bool) -> torch.Te
     return torch.cat([torch.cat(part) for part in parts], 1)
 
 
-def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> training.State:
-    """Trains the transformer on the views' codes."""
+def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, warm_start: Path | None = None) -> training.State:
+    """Trains the transformer on the views' codes, from the one that ``warm_start`` may have."""
     settings = preset.autoregress
     codebook = vq.run(preset, data, workspace, worker)
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
@@ -133,6 +149,8 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
     torch.manual_seed(preset.seed)
     model, averaged = make(preset), make(preset).to(worker.device).eval()
     begin(model, codebook)
+    if warm_start is not None and pretrained.has(warm_start, COMPONENT):
+        load_weights(warm_start, model)
     model = model.to(worker.device)
     coarse, places = model.coarse, model.places
     checks = {name: _check(data, latents, encoder, codes, splits) for name, splits in (("seen", (TRAIN,)), ("held", (HELD_PAIR, HELD_CONCEPT)))}

@@ -18,7 +18,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="name of the run, its folder under the cache (default: the preset's)")
     parser.add_argument("--cache", type=Path, help="folder for packages, data and runs (default: $INKBLOOM_CACHE/train)")
     parser.add_argument("--folder", type=Path, help="train on the pictures of this folder (metadata.jsonl) instead of the packages")
-    parser.add_argument("--warm-start", type=Path, help="a diffusers folder or a bundle whose weights the VAE, the DiT, the hybrid or the scorers begin from")
+    parser.add_argument("--warm-start", type=Path, help="a diffusers folder or a bundle whose weights the VAE, the DiT, the token transformer, the hybrid or the scorers begin from")
     parser.add_argument("--minutes", type=float, help="end this call after about this many minutes; run it again to go on")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as in dit.schedule.samples=1000000")

@@ -81,11 +81,11 @@ def _token_models(preset: Preset, workspace: Workspace, folder: Path) -> dict:
     if not generate.has(workspace, "autoregress"):
         return {}
     vq.load(workspace.stage("vq"), vq.COMPONENT, preset).half().save_pretrained(folder / "codebook")
-    autoregress.save(autoregress.load(preset, workspace), folder / "autoregressive", thumbnails_only=not preset.autoregress.fine_share)
-    index = {"codebook": ["inkbloom", "InkbloomCodebook"], "autoregressive": ["inkbloom", "InkbloomAutoregressive"]}
+    autoregress.save(autoregress.load(preset, workspace), folder / autoregress.COMPONENT, thumbnails_only=not preset.autoregress.fine_share)
+    index = {"codebook": ["inkbloom", "InkbloomCodebook"], autoregress.COMPONENT: ["inkbloom", "InkbloomAutoregressive"]}
     if generate.has(workspace, "hybrid"):
-        hybrid.load(preset, workspace).transformer.half().save_pretrained(folder / "hybrid", max_shard_size=preset.export_shard)
-        index["hybrid"] = ["diffusers", "PixArtTransformer2DModel"]
+        hybrid.load(preset, workspace).transformer.half().save_pretrained(folder / hybrid.COMPONENT, max_shard_size=preset.export_shard)
+        index[hybrid.COMPONENT] = ["diffusers", "PixArtTransformer2DModel"]
         index |= {"hybrid_steps": preset.hybrid.steps, "hybrid_guidance": preset.hybrid.guidance}
     return index
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from diffusers import PixArtTransformer2DModel
 from torch import nn
 
-from inkbloom_train import training, transformer, vq
+from inkbloom_train import pretrained, training, transformer, vq
 from inkbloom_train import latents as latents_stage
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
@@ -22,6 +22,8 @@ from inkbloom_train.text import TextEncoder
 from inkbloom_train.tokens_model import InkbloomCodebook
 from inkbloom_train.transformer import FlowObjective, Velocity
 from inkbloom_train.workspace import Workspace
+
+COMPONENT = "hybrid"
 
 _NEAR = 0.6
 """Standard deviation of the noise that makes a near code of one."""
@@ -74,17 +76,20 @@ def load(preset: Preset, workspace: Workspace) -> Velocity:
 
 
 def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, warm_start: Path | None = None) -> training.State:
-    """Trains from the run's teacher, or from that of ``warm_start``."""
+    """Trains from the run's teacher, or from the hybrid or else the teacher of ``warm_start``."""
     settings = preset.hybrid
     codebook = vq.run(preset, data, workspace, worker)
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     latents = latents_stage.load(workspace, worker.device)
     samples = Samples(data, latents, encoder, preset.dit.text_dropout)
     torch.manual_seed(preset.seed)
-    narrow = transformer.make(preset)
-    narrow = transformer.load(preset, workspace.stage("dit")).transformer if warm_start is None else transformer.load_weights(warm_start, narrow)
     model = make(preset)
-    model.load_state_dict(widened(narrow, model))
+    if warm_start is not None and pretrained.has(warm_start, COMPONENT):
+        model = transformer.load_weights(warm_start, model, COMPONENT)
+    else:
+        narrow = transformer.make(preset)
+        narrow = transformer.load(preset, workspace.stage("dit")).transformer if warm_start is None else transformer.load_weights(warm_start, narrow)
+        model.load_state_dict(widened(narrow, model))
 
     def make_batch(rng: np.random.Generator, count: int) -> dict:
         chosen, captions = samples.draw(rng, count)

@@ -9,13 +9,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 from diffusers import ModelMixin
+from transformers import PreTrainedModel
 
 from inkbloom_train.errors import TrainError
 
 _MANIFEST = "manifest.json"
 _VERSIONS = (1, 2)
 
-Model = TypeVar("Model", bound=ModelMixin)
+Model = TypeVar("Model", ModelMixin, PreTrainedModel)
 
 
 def load(kind: type[Model], folder: Path, component: str) -> Model:
@@ -26,6 +27,14 @@ def load(kind: type[Model], folder: Path, component: str) -> Model:
         return kind.from_pretrained(folder / component, low_cpu_mem_usage=False, torch_dtype=torch.float32)
     except (OSError, KeyError, RuntimeError) as error:
         raise TrainError(f"{folder} holds no {kind.__name__} to begin from: name a diffusers folder or a bundle ({error})") from error
+
+
+def has(folder: Path, component: str) -> bool:
+    """Whether a diffusers folder or a bundle has a component."""
+    try:
+        return bool(config(folder, component))
+    except TrainError:
+        return False
 
 
 def config(folder: Path, component: str) -> dict:

@@ -77,7 +77,7 @@ def _vq(preset: Preset, workspace: Workspace, worker: distributed.Worker, option
 
 
 def _autoregress(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
-    autoregress.train(preset, dataset.load(workspace.dataset), workspace, worker)
+    autoregress.train(preset, dataset.load(workspace.dataset), workspace, worker, options.warm_start)
 
 
 def _hybrid(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:

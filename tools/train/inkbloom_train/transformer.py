@@ -79,12 +79,12 @@ def load(preset: Preset, folder: Path) -> Velocity:
     return velocity.eval().requires_grad_(False)
 
 
-def load_weights(folder: Path, like: PixArtTransformer2DModel) -> PixArtTransformer2DModel:
-    """The transformer of a diffusers folder or a bundle, deepened to the layers of ``like`` if it has fewer.
+def load_weights(folder: Path, like: PixArtTransformer2DModel, component: str = "transformer") -> PixArtTransformer2DModel:
+    """The transformer of a diffusers folder or a bundle, or another ``component`` of its class, deepened to the layers of ``like`` if it has fewer.
 
     Raises TrainError if it is missing or of other sizes than ``like``.
     """
-    found = pretrained.load(PixArtTransformer2DModel, folder, "transformer")
+    found = pretrained.load(PixArtTransformer2DModel, folder, component)
     if found.config.num_layers < like.config.num_layers:
         found = deepened(found, like.config.num_layers)
     for key in ("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "sample_size", "patch_size", "caption_channels"):

@@ -1,5 +1,6 @@
 """Codes, the transformer that writes them, and the transformer that draws over them."""
 
+import copy
 import json
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import DynamicCache
 
-from inkbloom_train import autoregress, checkpoint, distributed, generate, hybrid, latents, presets, transformer, vq
+from inkbloom_train import autoregress, checkpoint, distributed, generate, hybrid, latents, presets, pretrained, transformer, vq
 from inkbloom_train.cli import main
+from inkbloom_train.errors import TrainError
 from inkbloom_train.text import TextEncoder
 from inkbloom_train.tokens_model import InkbloomAutoregressive, InkbloomAutoregressiveConfig, InkbloomCodebook, nearest
 
@@ -155,3 +157,25 @@ def test_a_codebook_of_other_sizes_is_refused(smoke, capsys):
     again = ["autoregress", "--preset", "smoke", "--cache", str(smoke.root), "--device", "cpu", "--set", "vq.first=30"]
     assert main(again) == 1
     assert "choose --set vq.first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("thumbnails_only", [True, False])
+def test_saved_weights_are_begun_from(model, asked, tmp_path, thumbnails_only):
+    text, mask, codes = asked
+    autoregress.save(copy.deepcopy(model), tmp_path / autoregress.COMPONENT, thumbnails_only)
+    other = InkbloomAutoregressive(model.config).eval()
+    autoregress.load_weights(tmp_path, other)
+    places = 4 if thumbnails_only else 20
+    assert (other.hidden(text, mask, codes, 0, places) - model.hidden(text, mask, codes, 0, places)).abs().max() < 2e-2  # kept in f16
+    narrow = InkbloomAutoregressive(type(model.config)(**{**model.config.to_dict(), "intermediate_size": 40}))
+    with pytest.raises(TrainError, match="intermediate_size 48 and this run 40"):
+        autoregress.load_weights(tmp_path, narrow)
+
+
+def test_a_hybrid_begins_from_a_hybrid(tmp_path):
+    preset = presets.load("smoke", [])
+    given, own = hybrid.make(preset), hybrid.make(preset)
+    given.half().save_pretrained(tmp_path / hybrid.COMPONENT)
+    assert pretrained.has(tmp_path, hybrid.COMPONENT) and not pretrained.has(tmp_path, "transformer")
+    found = transformer.load_weights(tmp_path, own, hybrid.COMPONENT).state_dict()
+    assert all(torch.equal(value.float(), found[name]) for name, value in given.state_dict().items())
