@@ -86,7 +86,7 @@ def begin(model: InkbloomAutoregressive, codebook: InkbloomCodebook) -> None:
     places = [get_2d_sincos_pos_embed(width, side, base_size=model.config.grids[-1], output_type="pt").float() for side in model.config.grids]
     with torch.no_grad():
         parts = table.split([*model.config.codes, model.places])
-        for rows, values in zip(parts, [codebook.embedding.weight, codebook.residual.weight, torch.cat(places)], strict=True):
+        for rows, values in zip(parts, [codebook.embedding.weight.cpu(), codebook.residual.weight.cpu(), torch.cat(places)], strict=True):
             spread = values if values.shape[1] == width else values @ torch.randn(values.shape[1], width) / values.shape[1] ** 0.5
             rows.add_(0.05 * spread)
 
@@ -155,7 +155,8 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
     coarse, places = model.coarse, model.places
     checks = {name: _check(data, latents, encoder, codes, splits) for name, splits in (("seen", (TRAIN,)), ("held", (HELD_PAIR, HELD_CONCEPT)))}
     if worker.leads and checks["held"] is not None:
-        floors = _floors(codes[samples.indices], checks["held"]["codes"], codebook.config.grids[: 1 + bool(settings.fine_share)])
+        plain = [latents.plain[row] for row in data.of_split(TRAIN) if row in latents.plain]
+        floors = _floors(codes[plain], checks["held"]["codes"], codebook.config.grids[: 1 + bool(settings.fine_share)])
         worker.log(f"a mixture of neighbours needs {floors} bits a place of the held-out pictures")
 
     def make_batch(rng: np.random.Generator, count: int) -> dict:
@@ -245,7 +246,8 @@ def sample(
     count, guided = len(text[0]), stack(text, empty)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     cache = DynamicCache(config=model.config)
-    drawn = torch.zeros(count, model.places if fine else model.coarse, 2, dtype=torch.long)
+    device = text[0].device
+    drawn = torch.zeros(count, model.places if fine else model.coarse, 2, dtype=torch.long, device=device)
     begun = 0 if codes is None else codes.shape[1]
     if codes is not None:
         drawn[:, :begun] = codes
@@ -254,7 +256,7 @@ def sample(
         scale = model.config.guidance[int(place >= model.coarse)]
         positive, negative = logits.float().chunk(2)
         mixed = (negative + scale * (positive - negative)) / max(temperature, 1e-6)
-        uniform = torch.stack([torch.rand(mixed.shape[1], generator=generator) for generator in generators])
+        uniform = torch.stack([torch.rand(mixed.shape[1], generator=generator) for generator in generators]).to(device)
         return (mixed - (-uniform.clamp(min=1e-20).log()).log()).argmax(1)
 
     twice = drawn.repeat(2, 1, 1)

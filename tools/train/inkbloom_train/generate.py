@@ -96,7 +96,7 @@ def seeds(seed: int, start: int, count: int) -> list[int]:
 def load_writer(preset: Preset, workspace: Workspace, worker: Worker, which: str) -> Writer:
     """The run's model that draws by TOKENS or as a HYBRID."""
     mixed = which == HYBRID
-    velocity = hybrid.load(preset, workspace) if mixed else None
+    velocity = hybrid.load(preset, workspace).to(worker.device) if mixed else None
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     base = assemble(preset, workspace, worker, velocity, encoder, preset.hybrid.steps, preset.hybrid.guidance)
     codebook = vq.load(workspace.stage("vq"), vq.COMPONENT, preset).to(worker.device)

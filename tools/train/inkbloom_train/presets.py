@@ -221,25 +221,32 @@ def _gpu() -> Preset:
     return Preset(
         name="gpu",
         size=256,
-        vae=VaeSettings(width=48, schedule=Schedule(samples=0, minutes=6, batch=64, rate=1e-3, warmup=200, weight_decay=1e-3, decay=0.5)),
-        latents=LatentSettings(views=4, batch=128),
+        vae=VaeSettings(width=48, schedule=Schedule(samples=0, minutes=2.4, batch=128, rate=1.5e-3, warmup=100, weight_decay=1e-3, decay=0.6)),
+        latents=LatentSettings(views=8, batch=128),
         dit=DitSettings(
             heads=4,
             layers=12,  # 13 M parameters, as the cpu preset has
-            schedule=Schedule(samples=0, minutes=11, batch=512, rate=4e-4, warmup=300, decay=0.3, ema=0.999, betas=(0.9, 0.98), weight_decay=0.02),
+            schedule=Schedule(samples=0, minutes=5.5, batch=1024, rate=1.5e-3, decay=0.7, ema=0.998, betas=(0.9, 0.98), weight_decay=0.01),
         ),
-        distill=DistillSettings(Schedule(samples=0, minutes=4, batch=256, rate=1e-4, warmup=50, decay=0.7, ema=0.995, betas=(0.9, 0.98))),
+        distill=DistillSettings(
+            Schedule(samples=0, minutes=1.75, batch=512, rate=5e-4, warmup=20, decay=0.7, ema=0.99, betas=(0.9, 0.98)),
+            guidance=5.0,
+        ),
         vq=VqSettings(),
         autoregress=AutoregressSettings(
-            Schedule(samples=0, minutes=4, batch=256, rate=1e-3, ema=0.999, betas=(0.9, 0.98), weight_decay=0.02), width=384, heads=6, layers=6, inner=1024
+            Schedule(samples=0, minutes=3.2, batch=256, rate=1.2e-3, decay=0.5, ema=0.998, betas=(0.9, 0.98), weight_decay=0.02),
+            width=384,
+            heads=6,
+            layers=6,
+            inner=1024,
         ),
-        hybrid=HybridSettings(Schedule(samples=0, minutes=3, batch=256, rate=2e-4, warmup=50, decay=0.5, ema=0.999, betas=(0.9, 0.98), weight_decay=0.02)),
+        hybrid=HybridSettings(Schedule(samples=0, minutes=1.9, batch=512, rate=5e-4, warmup=50, decay=0.6, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01)),
         motion=MotionSettings(
-            teaching=Schedule(samples=0, minutes=5, batch=32, rate=1e-3, warmup=50), distilling=Schedule(samples=0, minutes=2, batch=32, rate=5e-4, warmup=20)
+            teaching=Schedule(samples=0, minutes=1.7, batch=32, rate=1e-3, warmup=50, decay=0.5), distilling=Schedule(samples=0, minutes=0.8, batch=32, rate=5e-4, warmup=20, ema=0.99)
         ),
-        scorer=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
-        judge=ScorerSettings(Schedule(samples=0, minutes=1, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
-        evaluate=EvaluateSettings(prompts=400, batch=128),
+        scorer=ScorerSettings(Schedule(samples=600_000, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
+        judge=ScorerSettings(Schedule(samples=600_000, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
+        evaluate=EvaluateSettings(prompts=400, teacher_steps=8, guidance=5.0, batch=512),
         call_minutes=8.5,
         compile="default",
         export_shard="15MB",

@@ -55,7 +55,9 @@ class TextEncoder:
         On a GPU T is always ``max_tokens``, on a CPU a multiple of 8, so that compiled code sees few shapes.
         """
         padding = {"padding": "max_length"} if self.device.type == "cuda" else {"padding": "longest", "pad_to_multiple_of": 8}
-        tokens = self.tokenizer(captions, **padding, truncation=True, max_length=self.max_tokens, return_tensors="pt").to(self.device)
+        tokens = self.tokenizer(captions, **padding, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+        if self.device.type == "cuda":  # pinned memory is copied without waiting for what the GPU does
+            tokens = {name: value.pin_memory().to(self.device, non_blocking=True) for name, value in tokens.items()}
         with precision.autocast(self.device):
             hidden = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
         return hidden.float(), tokens["attention_mask"].float()

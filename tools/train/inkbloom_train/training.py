@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
 
 from inkbloom_train import checkpoint, optimizer
@@ -198,14 +199,23 @@ def train(
 
 
 def compiled(model: nn.Module, mode: str | None, worker: Worker) -> nn.Module:
-    """``model`` by torch.compile in that mode; as it is for None, and where a CPU lacks the C++ compiler that this takes."""
+    """``model`` by torch.compile in that mode; as it is for None, and where a CPU lacks the C++ compiler that this takes.
+
+    On a GPU each block of a transformer is compiled by itself: they are alike, so that one is compiled for all of them.
+    """
     if mode is None:
         return model
     if worker.device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
         worker.log("there is no C++ compiler (g++ or clang++), so training runs uncompiled and takes a third longer")
         return model
     # Few shapes, each compiled for itself: a general one would be slower.
-    return torch.compile(model, mode=None if mode == "default" else mode, dynamic=False)
+    settings = {"mode": None if mode == "default" else mode, "dynamic": False}
+    blocks = [part for part in model.modules() if isinstance(part, BasicTransformerBlock)]
+    if worker.device.type == "cpu" or not blocks:
+        return torch.compile(model, **settings)
+    for block in blocks:
+        block.compile(**settings)
+    return model
 
 
 def averaged(folder: Path, expected: dict | None = None) -> tuple[dict[str, torch.Tensor], dict]:

@@ -27,7 +27,7 @@ from inkbloom_train.workspace import Workspace
 
 CHECK_PICTURES = 96
 ENCODER_BLOCKS = (1, 2, 2, 2)
-DECODER_BLOCKS = (2, 2, 2, 1, 0)  # at full size two convolutions and no more: there a block would cost as much as all others together
+DECODER_BLOCKS = (3, 3, 3, 1, 0)  # at full size two convolutions and no more: there a block would cost as much as all others together
 ENLARGED = 2 ** (len(DECODER_BLOCKS) - len(ENCODER_BLOCKS))
 """How many times larger than what the encoder sees the decoder draws."""
 LATENT_PX = 2 ** (len(DECODER_BLOCKS) - 1)
@@ -150,7 +150,7 @@ def train(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worker
     torch.manual_seed(preset.seed)
     vae = make(settings)
     if warm_start is not None:
-        vae.load_state_dict(grown(load_weights(warm_start, _config(settings)).state_dict(), vae))
+        grown(load_weights(warm_start, _config(settings)), vae)
     vae.encoder.requires_grad_(settings.train_encoder)
     vae = quicken(vae.to(worker.device, memory_format=torch.channels_last))
     pixels = open_pixels(workspace.pictures(preset.size), worker.device)
@@ -192,18 +192,34 @@ def load_weights(folder: Path, config: dict) -> AutoencoderTiny:
     return vae
 
 
-def grown(state: dict[str, torch.Tensor], like: AutoencoderTiny) -> dict[str, torch.Tensor]:
-    """Weights that fit ``like``, also out of those of an autoencoder whose decoder has one stage less.
+def grown(found: AutoencoderTiny, like: AutoencoderTiny) -> None:
+    """Gives ``like`` the weights of an autoencoder whose decoder may have fewer blocks in a stage, or one stage less.
 
-    Its last convolution then draws the picture at twice the size, from features that are repeated and else left alone.
+    Further blocks begin by changing nothing. With a further stage the last convolution draws the picture at twice the
+    size, from features that are repeated and else left alone.
     """
-    layers = sorted({int(name.split(".")[2]) for name in state if name.startswith("decoder.layers.")})
-    wanted = like.state_dict()
-    if f"decoder.layers.{layers[-1] + 2}.bias" not in wanted:
-        return state
-    own = {name: value for name, value in state.items() if not name.startswith(f"decoder.layers.{layers[-1]}.")}
-    between = wanted[f"decoder.layers.{layers[-1] + 1}.weight"]
-    own[f"decoder.layers.{layers[-1] + 1}.weight"] = nn.init.dirac_(torch.empty_like(between))
-    for part in ("weight", "bias"):
-        own[f"decoder.layers.{layers[-1] + 2}.{part}"] = state[f"decoder.layers.{layers[-1]}.{part}"]
-    return own
+    like.encoder.load_state_dict(found.encoder.state_dict())
+    given, wanted = _stages(found), _stages(like)
+    like.decoder.layers[0].load_state_dict(found.decoder.layers[0].state_dict())
+    for (blocks, convolution), (own_blocks, own_convolution) in zip(given, wanted, strict=False):
+        for block, own in zip(blocks, own_blocks, strict=False):
+            own.load_state_dict(block.state_dict())
+        for own in own_blocks[len(blocks) :]:  # behind another's ReLU
+            nn.init.zeros_(own.conv[-1].weight)
+            nn.init.zeros_(own.conv[-1].bias)
+        if own_convolution.weight.shape == convolution.weight.shape:
+            own_convolution.load_state_dict(convolution.state_dict())
+        else:
+            nn.init.dirac_(own_convolution.weight)
+    wanted[-1][1].load_state_dict(given[-1][1].state_dict())
+
+
+def _stages(vae: AutoencoderTiny) -> list[tuple[list[nn.Module], nn.Conv2d]]:
+    """The blocks of each stage of a decoder, and the convolution that ends it."""
+    layers = list(vae.decoder.layers)[2:]
+    stages = []
+    for count in vae.config.num_decoder_blocks:
+        after = count + (len(stages) < len(vae.config.num_decoder_blocks) - 1)  # the enlargement stands between, but in the last
+        stages.append((layers[:count], layers[after]))
+        layers = layers[after + 1 :]
+    return stages

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from inkbloom_train import checkpoint, distributed, optimizer, training
+from inkbloom_train import checkpoint, distributed, optimizer, training, transformer
 from inkbloom_train.distributed import Worker
 from inkbloom_train.errors import TrainError
+from inkbloom_train.presets import load
 from inkbloom_train.training import Schedule, State
 
 ALONE = Worker(0, 1, torch.device("cpu"))
@@ -175,6 +176,14 @@ def test_a_compiled_model_computes_the_same():
     fast = training.compiled(model, "default", ALONE)
     assert fast is not model
     assert torch.allclose(fast(x), model(x), atol=1e-6)
+
+
+def test_on_a_gpu_blocks_are_compiled_one_by_one():
+    velocity = transformer.Velocity(transformer.make(load("smoke", [])))
+    before = set(velocity.state_dict())
+    on_gpu = distributed.Worker(0, 1, torch.device("cuda"))
+    assert training.compiled(velocity, "default", on_gpu) is velocity and set(velocity.state_dict()) == before
+    assert all(block._compiled_call_impl is not None for block in velocity.transformer.transformer_blocks)
 
 
 def test_without_a_compiler_it_says_so_and_goes_on(monkeypatch, capsys):
