@@ -9,6 +9,8 @@ export class ProgressView {
   #text = byId('progress-text', HTMLParagraphElement);
   /** @type {Map<string, { item: HTMLElement, bar: HTMLProgressElement }>} */
   #stages = new Map();
+  /** The last step of each picture: several may be under way side by side. @type {number[]} */
+  #steps = [];
 
   constructor() {
     for (const item of this.#section.querySelectorAll('li')) {
@@ -46,13 +48,15 @@ export class ProgressView {
       return;
     }
     this.#text.textContent = `Drawing${count > 1 ? ` picture ${image + 1} of ${count}` : ''}: step ${step} of ${steps}`;
-    this.#set('draw', (image * steps + step) / (count * steps));
+    this.#steps[image] = step;
+    this.#set('draw', this.#steps.reduce((sum, done) => sum + done, 0) / (count * steps));
   }
 
   /** The words are read, the first step is on its way. */
   reading() {
     this.#section.hidden = false;
     this.#text.textContent = 'Reading your words';
+    this.#steps = [];
     this.#set('draw', undefined);
   }
 

@@ -1,5 +1,5 @@
 import { untilAborted } from './abort.js';
-import { drawOnSeveral } from './batch.js';
+import { drawOnSeveral, mostShares } from './batch.js';
 import { InkbloomError, WorkerDied, abortedError } from './errors.js';
 import { Session } from './session.js';
 
@@ -138,10 +138,10 @@ export class Engine {
    * @param {Session} session
    * @param {import('./contract.js').EngineRequest} request
    */
-  #hands({ loaded: { device, info, storageNote } }, { count, candidates }) {
-    // What is not stored would be downloaded for each of them; candidates are compared where all of them are.
-    if (device.kind === 'gpu' || storageNote || candidates !== undefined || !Number.isInteger(count)) return 1;
-    return Math.min(Number(count), globalThis.navigator?.hardwareConcurrency ?? 1, info.copies);
+  #hands({ loaded: { device, info, storageNote } }, request) {
+    // What is not stored would be downloaded for each of them.
+    if (device.kind === 'gpu' || storageNote) return 1;
+    return Math.min(mostShares(request, info.ways), globalThis.navigator?.hardwareConcurrency ?? 1, info.copies);
   }
 
   /**

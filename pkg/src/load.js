@@ -306,14 +306,28 @@ async function addPart(context, model, loader) {
   if (!loader) return;
   // The model is loaded already: what this tells is no news.
   const quiet = { ...context, report: () => {} };
-  const shelf = new Shelf(quiet);
-  await shelf.open();
-  try {
-    await pushShards(quiet, shelf, loader, new Meter(loader.shards(), quiet.report));
-    model.add(loader);
-  } finally {
-    shelf.close();
-  }
+  await inTurn(context.address.id, async () => {
+    const shelf = new Shelf(quiet);
+    await shelf.open();
+    try {
+      await pushShards(quiet, shelf, loader, new Meter(loader.shards(), quiet.report));
+    } finally {
+      shelf.close();
+    }
+  });
+  model.add(loader);
+}
+
+/**
+ * Of all workers that lack a part of a model, the first downloads it and the others find it stored. Without locks (pages that
+ * are not served securely) each downloads it.
+ *
+ * @param {string} model
+ * @param {() => Promise<void>} work
+ */
+function inTurn(model, work) {
+  const locks = globalThis.navigator?.locks;
+  return locks ? locks.request(`inkbloom part of ${model}`, work) : work();
 }
 
 /**
