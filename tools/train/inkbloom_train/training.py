@@ -297,10 +297,15 @@ def _restore(place: Path, config: dict, parameters: dict, average: dict, optimiz
         for name, value in parameters.items():
             value.copy_(tensors[f"model.{name}"])
             average[name].copy_(tensors[f"average.{name}"])
-            moments = {key: tensors[f"{key}.{name}"].to(value.device) for key in _MOMENTS if f"{key}.{name}" in tensors}
+            moments = {key: _laid_out_like(value, tensors[f"{key}.{name}"]) for key in _MOMENTS if f"{key}.{name}" in tensors}
             if moments and value in owner and isinstance(owner[value], optimizer.Muon) == ("momentum" in moments):
                 owner[value].state[value] = moments
     return State(**meta["state"])
+
+
+def _laid_out_like(value: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
+    """A stored moment on the device and in the memory format of its parameter: a fused step on a GPU takes no other."""
+    return torch.empty_like(value).copy_(moment) if moment.shape == value.shape else moment.to(value.device)
 
 
 def available_memory() -> int:

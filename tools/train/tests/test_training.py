@@ -178,6 +178,26 @@ def test_a_compiled_model_computes_the_same():
     assert torch.allclose(fast(x), model(x), atol=1e-6)
 
 
+def test_restored_moments_lie_in_memory_as_their_parameters_do(tmp_path):
+    class Pixel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"loss": self.layer(x.view(-1, 4, 2, 4).repeat(1, 1, 2, 1)).square().mean()}
+
+    training.train(Pixel(), batch, schedule(), {}, tmp_path, ALONE)
+    objective = Pixel()
+    parameters = dict(objective.named_parameters())
+    optimizers = optimizer.make(list(parameters.values()), 1e-3, (0.9, 0.99), 0.0)
+    average = {name: value.detach().clone() for name, value in parameters.items()}
+    training._restore(tmp_path / "checkpoint", {}, parameters, average, optimizers)
+    weight = parameters["layer.weight"]
+    moments = optimizers[-1].state[weight]
+    assert moments["exp_avg"].stride() == weight.stride() and moments["exp_avg"].abs().max() > 0
+
+
 def test_on_a_gpu_blocks_are_compiled_one_by_one():
     velocity = transformer.Velocity(transformer.make(load("smoke", [])))
     before = set(velocity.state_dict())
