@@ -63,6 +63,9 @@ pub struct Args {
     /// [default: q8 in a bundle, f32 in a diffusers folder]
     #[arg(long, value_name = "DTYPE", value_parser = parse_dtype)]
     dtype: Option<StoredDtype>,
+    /// Another dtype for the tensors whose names begin so, as in text_encoder/embeddings=q4; may be given several times
+    #[arg(long, value_name = "PREFIX=DTYPE", value_parser = parse_dtype_of)]
+    dtype_of: Vec<(String, StoredDtype)>,
     /// The largest shard
     #[arg(long, value_name = "N", default_value_t = MAX_SHARD >> 20, value_parser = clap::value_parser!(u64).range(1..=MAX_SHARD >> 20))]
     shard_mib: u64,
@@ -82,6 +85,11 @@ fn parse_dtype(text: &str) -> std::result::Result<StoredDtype, String> {
         .ok_or_else(|| format!("\"{text}\" is not a stored dtype; give one of {}", StoredDtype::NAMES))
 }
 
+fn parse_dtype_of(text: &str) -> std::result::Result<(String, StoredDtype), String> {
+    let (prefix, dtype) = text.split_once('=').ok_or("give the beginning of a name, = and a dtype")?;
+    Ok((prefix.to_owned(), parse_dtype(dtype)?))
+}
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Format {
     Bundle,
@@ -89,7 +97,9 @@ enum Format {
 }
 
 /// Matrices carry nearly all the bytes and quantise well; convolutions, norms, biases and tables do not.
-fn stored_as(dtype: StoredDtype, param: &ParamShape) -> StoredDtype {
+fn stored_as(args: &Args, param: &ParamShape) -> StoredDtype {
+    let own = args.dtype_of.iter().find(|(prefix, _)| param.name.starts_with(prefix));
+    let dtype = own.map_or(args.dtype.unwrap_or(StoredDtype::Q8), |(_, dtype)| *dtype);
     let matrix = param.shape.len() == 2 && param.name.ends_with(".weight");
     match dtype {
         StoredDtype::Q8 | StoredDtype::Q4 if !matrix => StoredDtype::F16,
@@ -174,8 +184,8 @@ fn write_bundle(args: &Args) -> Result<()> {
         Some(_) if args.loras.any() => return Err(lora::not_a_folder()),
         _ => args.loras.add_to_folder(&mut folder)?,
     }
-    if bundle.is_some() && replaced.is_empty() && args.dtype.is_some() {
-        return Err(Error::bad_input("the numbers of a bundle stay as they are; leave --dtype away"));
+    if bundle.is_some() && replaced.is_empty() && (args.dtype.is_some() || !args.dtype_of.is_empty()) {
+        return Err(Error::bad_input("the numbers of a bundle stay as they are; leave --dtype and --dtype-of away"));
     }
     folder.notes.iter().for_each(|note| eprintln!("note: {note}"));
     manifest.files = folder.files.clone();
@@ -189,8 +199,16 @@ fn write_bundle(args: &Args) -> Result<()> {
         manifest.attribution = files::read_text(path)?;
     }
 
-    fs::create_dir_all(&args.to).map_err(|error| cannot_write(&args.to, &error))?;
     let needed = required_params(&manifest.files, &Device::flex())?;
+    let converted = |param: &ParamShape| bundle.is_none() || replaced.contains(&bundle::component(&param.name));
+    for (prefix, _) in &args.dtype_of {
+        if !needed.iter().any(|param| converted(param) && param.name.starts_with(prefix)) {
+            return Err(Error::bad_input(format!(
+                "--dtype-of {prefix}: no tensor that is converted has a name that begins so; `inkbloom inspect` lists the components"
+            )));
+        }
+    }
+    fs::create_dir_all(&args.to).map_err(|error| cannot_write(&args.to, &error))?;
     manifest.files.notes.list().iter().for_each(|note| eprintln!("note: {note}"));
     if let Some(bundle) = &bundle {
         manifest.retain_components(|component| !replaced.contains(&component));
@@ -291,7 +309,6 @@ fn write_component(
         Ok::<(), Error>(())
     };
     let progress = Progress::new("converting");
-    let dtype = args.dtype.unwrap_or(StoredDtype::Q8);
     for (i, param) in params.iter().enumerate() {
         let Some(stored) = folder.tensors.get(&param.name) else {
             if param.computed.is_some() {
@@ -312,7 +329,7 @@ fn write_component(
             )));
         }
         if let Some(values) = stored.read_for(param)? {
-            for finished in writer.add(&param.name, &param.shape, stored_as(dtype, param), &values)? {
+            for finished in writer.add(&param.name, &param.shape, stored_as(args, param), &values)? {
                 keep(finished)?;
             }
         }

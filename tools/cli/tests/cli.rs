@@ -293,6 +293,27 @@ fn classic_folders_convert_and_draw() {
     }
 }
 
+/// Word embeddings are looked up and never multiplied: they may be coarser than what else there is.
+#[test]
+fn some_tensors_have_a_dtype_of_their_own() {
+    let scratch = Scratch::new("dtype-of");
+    let (from, bundle) = (scratch.model("sticker_tiny"), scratch.path("bundle"));
+    let convert = ["convert", "--from", text(&from), "--to", &bundle];
+    let embeddings = ["--dtype-of", "text_encoder/embeddings.word=q4"];
+    refused(&[&convert[..], &["--dtype-of", "text_encoder.embeddings=q4"]].concat(), 1, &["begins so", "inspect"]);
+    refused(&[&convert[..], &["--dtype-of", "text_encoder"]].concat(), 2, &["= and a dtype"]);
+    refused(&[&convert[..], &["--dtype-of", "text_encoder=q5"]].concat(), 2, &["q5", "f32, f16, q8, q4"]);
+    assert!(!Path::new(&bundle).exists());
+    done(&[&convert[..], &embeddings].concat());
+    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(Path::new(&bundle).join("manifest.json")).unwrap()).unwrap();
+    let tensors = manifest["tensors"].as_array().unwrap();
+    let (coarse, rest): (Vec<_>, Vec<_>) = tensors.iter().partition(|tensor| tensor["dtype"] == "q4");
+    let names: Vec<_> = coarse.iter().map(|tensor| tensor["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["text_encoder/embeddings.word_embeddings.weight"]);
+    assert!(rest.iter().all(|tensor| tensor["dtype"] == "q8" || tensor["dtype"] == "f16"));
+    done(&["generate", "--model", &bundle, "--prompt", "a cat", "--steps", "1", "--out", &scratch.path("a.png")]);
+}
+
 /// What older folders hold: CLIP's vocabulary and merges, half precision under its own name.
 #[test]
 fn an_old_folder_draws() {
@@ -395,6 +416,7 @@ fn an_old_bundle_is_brought_up_to_date_in_place() {
     };
     assert_eq!(draw(&bundle), picture);
     refused(&["convert", "--from", &bundle, "--to", &other, "--dtype", "q4"], 1, &["stay as they are", "--dtype"]);
+    refused(&["convert", "--from", &bundle, "--to", &other, "--dtype-of", "vae=q4"], 1, &["stay as they are"]);
 
     done(&["convert", "--from", &bundle, "--to", &other, "--name", "renamed"]);
     done(&["convert", "--from", &bundle, "--to", &bundle]);
