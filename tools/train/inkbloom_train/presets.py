@@ -74,10 +74,10 @@ class VqSettings:
 @dataclass
 class AutoregressSettings:
     schedule: Schedule
-    width: int = 192
-    heads: int = 3
-    layers: int = 4
-    inner: int = 512
+    width: int = 384
+    heads: int = 6
+    layers: int = 6
+    inner: int = 1024
     """Width of the gated perceptrons."""
     text_dropout: float = 0.1
     fine_share: float = 0.25
@@ -94,7 +94,7 @@ class HybridSettings:
     disturbed: float = 0.15
     """Share of the other samples' codes that are replaced by near ones."""
     steps: int = 8
-    guidance: float = 3.0
+    guidance: float = 5.0
 
 
 @dataclass
@@ -233,13 +233,7 @@ def _gpu() -> Preset:
             guidance=5.0,
         ),
         vq=VqSettings(),
-        autoregress=AutoregressSettings(
-            Schedule(samples=0, minutes=3.2, batch=256, rate=1.2e-3, decay=0.5, ema=0.998, betas=(0.9, 0.98), weight_decay=0.02),
-            width=384,
-            heads=6,
-            layers=6,
-            inner=1024,
-        ),
+        autoregress=AutoregressSettings(Schedule(samples=0, minutes=3.2, batch=256, rate=1.2e-3, decay=0.5, ema=0.998, betas=(0.9, 0.98), weight_decay=0.02)),
         hybrid=HybridSettings(Schedule(samples=0, minutes=1.9, batch=512, rate=5e-4, warmup=50, decay=0.6, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01)),
         motion=MotionSettings(
             teaching=Schedule(samples=0, minutes=1.7, batch=32, rate=1e-3, warmup=50, decay=0.5), distilling=Schedule(samples=0, minutes=0.8, batch=32, rate=5e-4, warmup=20, ema=0.99)
