@@ -54,8 +54,12 @@ def _from_bundle(kind: type[Model], folder: Path, component: str) -> Model:
     stored = {tensor["name"].removeprefix(f"{component}/"): tensor for tensor in manifest["tensors"] if tensor["name"].startswith(f"{component}/")}
     shards = {part["shard"] for tensor in stored.values() for part in tensor["parts"]}
     content = {shard: _verified(folder, manifest["shards"][shard]) for shard in shards}
-    model = kind.from_config(manifest["configs"][component])
-    model.load_state_dict({name: _tensor(tensor, content) for name, tensor in stored.items()})
+    config = manifest["configs"][component]
+    model = kind(kind.config_class.from_dict(config)) if issubclass(kind, PreTrainedModel) else kind.from_config(config)
+    missing, unexpected = model.load_state_dict({name: _tensor(tensor, content) for name, tensor in stored.items()}, strict=False)
+    lacking = {*missing, *unexpected} - set(getattr(model, "_tied_weights_keys", None) or ())  # a tied head is stored once
+    if lacking:
+        raise KeyError(f"{component} lacks or has too much: {sorted(lacking)[:3]}")
     return model
 
 

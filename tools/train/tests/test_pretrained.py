@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, PixArtTransformer2DModel
 
-from inkbloom_train import presets, pretrained, transformer
+from inkbloom_train import autoregress, hybrid, presets, pretrained, transformer
 from inkbloom_train.errors import TrainError
 
 SHIPPED = Path(__file__).resolve().parents[3] / "www" / "models" / "sticker"
@@ -92,3 +92,13 @@ def test_the_shipped_model_can_be_trained_on():
     found = transformer.load_weights(SHIPPED, transformer.make(preset))
     assert isinstance(found, PixArtTransformer2DModel) and found.config.num_layers == preset.dit.layers
     assert all(torch.isfinite(value).all() for value in found.state_dict().values())
+
+
+def test_the_token_models_of_the_shipped_bundle_fit_the_cpu_preset():
+    preset = presets.load("cpu", [])
+    writer = autoregress.make(preset)
+    before = writer.state_dict()["model.layers.0.mlp.up_proj.weight"].clone()
+    autoregress.load_weights(SHIPPED, writer)
+    assert not torch.equal(writer.state_dict()["model.layers.0.mlp.up_proj.weight"], before)
+    assert writer.lm_head.weight is writer.model.embed_tokens.weight
+    assert transformer.load_weights(SHIPPED, hybrid.make(preset), hybrid.COMPONENT).config.in_channels == 2 * preset.vae.latent_channels
