@@ -238,8 +238,8 @@ def _gpu() -> Preset:
         motion=MotionSettings(
             teaching=Schedule(samples=0, minutes=1.7, batch=32, rate=1e-3, warmup=50, decay=0.5), distilling=Schedule(samples=0, minutes=0.8, batch=32, rate=5e-4, warmup=20, ema=0.99)
         ),
-        scorer=ScorerSettings(Schedule(samples=600_000, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
-        judge=ScorerSettings(Schedule(samples=600_000, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
+        scorer=ScorerSettings(Schedule(samples=0, minutes=1.3, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=24, tenth=1, seed=11, captions=1),
+        judge=ScorerSettings(Schedule(samples=0, minutes=1.3, batch=256, rate=3e-3, weight_decay=0.05, ema=0.995), width=32, tenth=0, seed=0),
         evaluate=EvaluateSettings(prompts=400, teacher_steps=8, guidance=5.0, batch=512),
         call_minutes=8.5,
         compile="default",
