@@ -305,7 +305,8 @@ fn some_tensors_have_a_dtype_of_their_own() {
     refused(&[&convert[..], &["--dtype-of", "text_encoder=q5"]].concat(), 2, &["q5", "f32, f16, q8, q4"]);
     assert!(!Path::new(&bundle).exists());
     done(&[&convert[..], &embeddings].concat());
-    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(Path::new(&bundle).join("manifest.json")).unwrap()).unwrap();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(Path::new(&bundle).join("manifest.json")).unwrap()).unwrap();
     let tensors = manifest["tensors"].as_array().unwrap();
     let (coarse, rest): (Vec<_>, Vec<_>) = tensors.iter().partition(|tensor| tensor["dtype"] == "q4");
     let names: Vec<_> = coarse.iter().map(|tensor| tensor["name"].as_str().unwrap()).collect();
