@@ -29,7 +29,7 @@ pub fn finish<const D: usize>(
     activation: Option<Activation>,
     residual: Option<Residual<D>>,
 ) -> Tensor<D> {
-    #[cfg(target_arch = "wasm32")]
+    #[cfg(gpu)]
     if let Some(finished) = gpu::finish(&y, bias, activation, residual.as_ref()) {
         return finished;
     }
@@ -48,7 +48,7 @@ impl Activation {
     }
 }
 
-#[cfg(target_arch = "wasm32")]
+#[cfg(gpu)]
 mod gpu {
     use burn::tensor::Tensor;
     use burn_cubecl::cubecl::{self, prelude::*};

@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, activation};
 /// `softmax(scores scale + bias)` over the last dimension of `scores` `[N, heads, Tq, Tk]`; `bias`, if given, is
 /// `[N or 1, heads or 1, Tq or 1, Tk]`.
 pub fn softmax(scores: Tensor<4>, scale: f64, bias: Option<Tensor<4>>) -> Tensor<4> {
-    #[cfg(target_arch = "wasm32")]
+    #[cfg(gpu)]
     if let Some(weights) = gpu::softmax(&scores, scale, bias.as_ref()) {
         return weights;
     }
@@ -13,7 +13,7 @@ pub fn softmax(scores: Tensor<4>, scale: f64, bias: Option<Tensor<4>>) -> Tensor
     activation::softmax(scores, 3)
 }
 
-#[cfg(target_arch = "wasm32")]
+#[cfg(gpu)]
 mod gpu {
     use burn::tensor::Tensor;
     use burn_cubecl::cubecl::{self, prelude::Tensor as Strided, prelude::*};
