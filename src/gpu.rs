@@ -1,4 +1,4 @@
-//! A GPU, opened in the same way by the browser's bindings and by native programs: burn's wgpu, whose shaders are WGSL on both.
+//! A GPU, opened in the same way by the browser's bindings and by native programs: through burn's wgpu, with WGSL on both.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use crate::{Code, Error, Result, pipeline::MemoryBudget};
 #[derive(Clone)]
 pub struct Gpu {
     pub device: Device,
-    /// As wgpu names it: a browser tells it less than it tells a page.
+    /// As wgpu names it, which a browser tells less than it tells a page.
     pub name: String,
     /// Whether it computes on the CPU after all, where our own CPU device is far faster.
     pub software: bool,
@@ -19,8 +19,8 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// The most powerful adapter there is, of whose memory `bytes` may be taken: no interface says how much it has. burn opens
-    /// it once only, so a second model shares it.
+    /// The most powerful adapter there is, of whose memory `bytes` may be taken: wgpu does not say how much it has. It is
+    /// opened once only; a second model is to share it.
     ///
     /// # Errors
     /// `unsupported` where there is no adapter, or none that can be used.

@@ -9,7 +9,7 @@
 //!                                        autoregress/
 //! ```
 //!
-//! `pipeline` is the only room that knows this order; `layers` and `weights` serve every room; `gpu` opens a device for all of them;
+//! `pipeline` is the only room that knows this order; `layers` and `weights` serve every room; `gpu` opens a GPU;
 //! `web` binds the whole to JavaScript. Rooms meet only in [`values`].
 
 pub mod error;
