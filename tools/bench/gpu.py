@@ -10,6 +10,7 @@ them that are pure Python, in FOLDER/wheels); without them, only Inkbloom is mea
 
 import argparse
 import json
+import lzma
 import math
 import os
 import platform
@@ -24,6 +25,8 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]  # of the repository, or a staged folder
+PACKED = "inkbloom.xz"
 PARTS = ["text", "denoise", "decode", "total", "picture"]
 CORE = ("text_encoder", "transformer", "vae")
 # What a staged folder has beside model and command line, each where the others look for it.
@@ -35,9 +38,9 @@ STAGED = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    staged = HERE / "model"
-    parser.add_argument("--inkbloom", type=Path, default=HERE / "inkbloom")
-    parser.add_argument("--model", type=Path, default=staged if staged.exists() else HERE.parents[1] / "www/models/sticker")
+    staged = ROOT / "model"
+    parser.add_argument("--inkbloom", type=Path, help="the command line; a staged folder has its own")
+    parser.add_argument("--model", type=Path, default=staged if staged.exists() else ROOT / "www/models/sticker")
     parser.add_argument("--prompt", default="3d emoji of a red apple")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--seconds", type=float, default=110, help="the whole may take; what comes too late is left out")
@@ -53,16 +56,15 @@ def main() -> None:
 
 def stage(args: argparse.Namespace) -> None:
     """Everything that is needed, and of the model what a picture by diffusion needs."""
-    root = HERE.parents[1]
     for name in STAGED:
         (args.stage / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / name, args.stage / name)
-    (args.stage / "gpu.py").write_text(
-        "import runpy, sys\nfrom pathlib import Path\nhere = Path(__file__).resolve().parent\n"
-        "sys.argv[1:1] = ['--inkbloom', str(here / 'inkbloom'), '--model', str(here / 'model')]\n"
-        "runpy.run_path(str(here / 'tools/bench/gpu.py'), run_name='__main__')\n"
-    )
-    shutil.copy(args.inkbloom, args.stage / "inkbloom")
+        shutil.copy(ROOT / name, args.stage / name)
+    (args.stage / "gpu.py").write_text("import runpy\nfrom pathlib import Path\nrunpy.run_path(str(Path(__file__).resolve().parent / 'tools/bench/gpu.py'), run_name='__main__')\n")
+    stripped = args.stage / "inkbloom"
+    shutil.copy(args.inkbloom, stripped)
+    quiet(["strip", str(stripped)])
+    (args.stage / PACKED).write_bytes(lzma.compress(stripped.read_bytes(), preset=9))
+    stripped.unlink()
     manifest = json.loads((args.model / "manifest.json").read_text())
     tensors = [tensor for tensor in manifest["tensors"] if tensor["name"].startswith(tuple(f"{name}/" for name in CORE))]
     used = sorted({part["shard"] for tensor in tensors for part in tensor["parts"]})
@@ -88,8 +90,13 @@ class Bench:
         self.work = Path(tempfile.mkdtemp(prefix="inkbloom-gpu-"))
         self.lines: list[str] = []
         self.record: dict = {}
-        for wheel in (HERE.parents[1] / "wheels").glob("*.whl"):
+        for wheel in (ROOT / "wheels").glob("*.whl"):
             zipfile.ZipFile(wheel).extractall(self.work / "site")
+        self.command = args.inkbloom and args.inkbloom.resolve()
+        if not self.command:
+            self.command = self.work / "inkbloom"
+            self.command.write_bytes(lzma.decompress((ROOT / PACKED).read_bytes()))
+            self.command.chmod(0o755)
         self.env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.work / "site"), os.environ.get("PYTHONPATH", "")])}
 
     def run(self) -> None:
@@ -129,7 +136,7 @@ class Bench:
         return out
 
     def inkbloom(self, *words: object, cwd: Path | None = None) -> str:
-        return self.call([self.args.inkbloom.resolve(), *map(str, words)], cwd)
+        return self.call([self.command, *map(str, words)], cwd)
 
     def bench(self, device: str, rounds: int) -> dict:
         out = self.inkbloom("bench", "--model", self.args.model.resolve(), "--prompt", self.args.prompt, "--device", device, "--rounds", rounds, "--json")
