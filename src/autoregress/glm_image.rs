@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{
     Error, Result,
-    layers::{Activation, Embedding, HalfRotary, Linear, RmsNorm, multi_head_attention},
+    layers::{Activation, Embedding, Gate, HalfRotary, Linear, RmsNorm, gated, multi_head_attention},
     values::{ImageTokens, read},
     weights::{Config, Params},
 };
@@ -222,9 +222,7 @@ impl Layer {
         let attended: Tensor<5> = attended.reshape([1, group, t, kv_heads, d]).permute([0, 2, 3, 1, 4]);
         let x = x + after_attention.forward(self.out.forward(attended.reshape([1, t, heads * d])));
         let h = self.gate_up.forward(before_mlp.forward(x.clone()));
-        let inner = config.intermediate_size;
-        let gate = config.hidden_act.forward(h.clone().narrow(2, 0, inner));
-        x + after_mlp.forward(self.down.forward(gate * h.narrow(2, inner, inner)))
+        x + after_mlp.forward(self.down.forward(gated(h, config.hidden_act, Gate::First)))
     }
 }
 

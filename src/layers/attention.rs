@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{
     Linear, RmsNorm, Rotary,
-    kernels::{Residual, flex, softmax},
+    kernels::{Residual, flex, short_attention, softmax},
     linear::laid_out,
 };
 use crate::{
@@ -55,6 +55,9 @@ pub(super) fn attend(
     let [n, heads, tq, d] = query.dims();
     let [_, _, tk, _] = key.dims();
     let scale = scale.unwrap_or((d as f64).sqrt().recip());
+    if let Some(attended) = short_attention(&query, &key, &value, bias.as_ref(), scale) {
+        return attended;
+    }
     // The CPU device has a loop for all of it, which packs keys and values first; few queries are not worth that.
     if query.device() == Device::flex() && tq > FEW_QUERIES {
         return flex::attention(query, key, value, bias, scale);

@@ -5,7 +5,11 @@ use std::f64::consts::TAU;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::{Activation, HalfRotary, Linear, RmsNorm, attention::attend};
+use super::{
+    Activation, HalfRotary, Linear, RmsNorm,
+    attention::attend,
+    kernels::{Gate, Residual, gated},
+};
 use crate::{
     Result,
     weights::{Config, Params},
@@ -300,11 +304,9 @@ impl Layer {
             1 => attended,
             _ => attended.reshape([n, group, t, kv_heads, d]).permute([0, 2, 3, 1, 4]).reshape([n, t, heads * d]),
         };
-        let x = x + self.out.forward(attended);
+        let x = self.out.forward_then(attended, None, Some(Residual::new(x)));
         let h = self.gate_up.forward(self.norm.forward(x.clone()));
-        let inner = config.intermediate_size;
-        let gate = config.hidden_act.forward(h.clone().narrow(2, 0, inner));
-        x + self.down.forward(gate * h.narrow(2, inner, inner))
+        self.down.forward_then(gated(h, config.hidden_act, Gate::First), None, Some(Residual::new(x)))
     }
 }
 

@@ -5,8 +5,9 @@ use burn::tensor::{Device, Tensor, module};
 use super::{
     Activation,
     kernels::{
-        Residual, finish,
+        Gate, Residual, finish,
         flex::{self, PANEL},
+        gated,
     },
 };
 use crate::{
@@ -214,11 +215,7 @@ impl FeedForward {
         let x = self.proj.forward_then(x, activation, None);
         match self.kind {
             Kind::Plain(_) | Kind::Sigmoid => x,
-            Kind::Gated(activation) => {
-                let [_, _, width] = x.dims();
-                let gate = activation.forward(x.clone().narrow(2, width / 2, width / 2));
-                x.narrow(2, 0, width / 2) * gate
-            }
+            Kind::Gated(activation) => gated(x, activation, Gate::Second),
         }
     }
 }

@@ -21,7 +21,7 @@ pub use decoder::{Decoder, DecoderConfig, DecoderKind, KvCache};
 pub use embedding::{
     Embedding, PositionTable, TimestepEmbedding, sincos_1d, sincos_2d, timestep_embedding, timestep_embedding_with,
 };
-pub use kernels::Residual;
+pub use kernels::{Gate, Residual, gated};
 pub use linear::{FeedForward, LIVE_WIDTHS, Linear};
 pub use norm::{AdaLayerNormContinuous, GroupNorm, LayerNorm, Modulation, RmsNorm, modulate};
 pub use resnet::{ResnetBlock2D, ResnetOptions};

@@ -2,7 +2,10 @@
 
 use burn::tensor::{Tensor, module};
 
-use super::{Activation, Linear, kernels::layer_norm};
+use super::{
+    Activation, Linear,
+    kernels::{layer_norm, rms_norm},
+};
 use crate::{Result, weights::Params};
 
 /// Layer normalisation over the last dimension.
@@ -57,8 +60,7 @@ impl RmsNorm {
 
     /// `[..., dim] -> [..., dim]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
-        let x = x / (mean_square + self.eps).sqrt() * self.weight.clone().unsqueeze();
+        let x = rms_norm(x, &self.weight, self.eps);
         match &self.bias {
             Some(bias) => x + bias.clone().unsqueeze(),
             None => x,

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::kernels::rotate_half;
+
 /// Turns neighbouring features of each head, pair by pair, by angles that follow from the token's place (diffusers
 /// `apply_rotary_emb` with interleaved pairs).
 pub struct Rotary {
@@ -73,8 +75,6 @@ impl HalfRotary {
 
     /// Queries or keys `[N, heads, T, d] -> [N, heads, T, d]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [_, _, _, d] = x.dims();
-        let swapped = Tensor::cat(vec![x.clone().narrow(3, d / 2, d / 2), x.clone().narrow(3, 0, d / 2)], 3);
-        x * self.cos.clone() + swapped * self.sin.clone()
+        rotate_half(x, &self.cos, &self.sin)
     }
 }

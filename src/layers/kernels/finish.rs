@@ -49,6 +49,9 @@ impl Activation {
 }
 
 #[cfg(gpu)]
+pub(super) use gpu::activated;
+
+#[cfg(gpu)]
 mod gpu {
     use burn::tensor::Tensor;
     use burn_cubecl::cubecl::{self, prelude::*};
@@ -147,7 +150,7 @@ mod gpu {
     #[cube]
     // Inside a kernel a number is a literal, not a constant of the library.
     #[allow(unstable_name_collisions, clippy::approx_constant)]
-    fn activated(x: f32, #[comptime] activation: Activation) -> f32 {
+    pub fn activated(x: f32, #[comptime] activation: Activation) -> f32 {
         match comptime!(activation) {
             Activation::Relu => max(x, 0.0f32),
             Activation::Silu => x * sigmoid(x),

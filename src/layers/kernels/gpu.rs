@@ -36,8 +36,12 @@ pub fn tensor<const D: usize>(x: CubeTensor) -> Tensor<D> {
 
 /// As large as `x`, in the order of its dimensions.
 pub fn empty_like(x: &CubeTensor) -> CubeTensor {
-    let shape = Shape::from(x.meta.shape().to_vec());
-    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, x.dtype)
+    empty(x, x.meta.shape())
+}
+
+/// Where `x` is, of another shape.
+pub fn empty(x: &CubeTensor, shape: &[usize]) -> CubeTensor {
+    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), Shape::from(shape.to_vec()), x.dtype)
 }
 
 /// A unit for each of `values`.

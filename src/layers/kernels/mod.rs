@@ -4,7 +4,11 @@
 //! | function | steps it stands for on a GPU |
 //! | --- | --- |
 //! | [`layer_norm`] | a layer norm with scale and shift: 10 |
+//! | [`rms_norm`] | a root mean square norm with its weight: 6 |
 //! | [`softmax`] | attention's scores, scaled and masked: 7 |
+//! | [`short_attention`] | all of attention, where few tokens look at few: up to 7 and the copies between |
+//! | [`rotate_half`] | rotary positions: 6 |
+//! | [`gated`] | a gated layer's two halves: 4 |
 //! | [`finish`] | what follows a product: bias, activation, gate, residual: up to 13 |
 //!
 //! What the CPU device does by kernels of ours is in [`flex`]; the package [`inkbloom_cpu`], in the folder `cpu`, has them.
@@ -12,13 +16,21 @@
 //! They are compiled for WebAssembly, and natively with the feature `gpu`; the browser's tests compare every model on
 //! both devices with the reference.
 
+mod attention;
 mod finish;
 pub mod flex;
+mod gated;
 #[cfg(gpu)]
 mod gpu;
 mod layer_norm;
+mod rms_norm;
+mod rotate_half;
 mod softmax;
 
+pub use attention::short_attention;
 pub use finish::{Residual, finish};
+pub use gated::{Gate, gated};
 pub use layer_norm::layer_norm;
+pub use rms_norm::rms_norm;
+pub use rotate_half::rotate_half;
 pub use softmax::softmax;
