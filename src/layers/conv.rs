@@ -1,7 +1,7 @@
 //! Convolutions and resampling of feature maps.
 
 use burn::tensor::{
-    Device, Tensor, module,
+    Device, Tensor, TensorData, module,
     ops::{ConvOptions, InterpolateMode, InterpolateOptions},
 };
 
@@ -38,12 +38,13 @@ impl Conv2d {
     ) -> Result<Self> {
         let weight = params.weight("weight", [c_out, c_in, kernel, kernel])?;
         let channels_last = |x: Tensor<4>| laid_out(x.permute([0, 2, 3, 1])).permute([0, 3, 1, 2]);
-        Ok(Self {
-            weight: if *params.device() == Device::flex() { weight } else { weight.map(channels_last) },
-            bias: bias.then(|| params.tensor("bias", [c_out])).transpose()?,
-            stride,
-            padding,
-        })
+        let on_gpu = *params.device() != Device::flex();
+        let bias = match bias {
+            true => Some(params.tensor("bias", [c_out])?),
+            // A GPU would compile convolutions without a bias apart from those with one.
+            false => on_gpu.then(|| Tensor::from_data(TensorData::new(vec![0f32; c_out], [c_out]), params.device())),
+        };
+        Ok(Self { weight: if on_gpu { weight.map(channels_last) } else { weight }, bias, stride, padding })
     }
 
     /// `[N, c_in, H, W] -> [N, c_out, H / stride, W / stride]`.
@@ -66,13 +67,18 @@ pub fn upsample_nearest_2x(x: Tensor<4>) -> Tensor<4> {
 
 /// To `[height, width]` by taking the nearest pixel (`F.interpolate(size=size, mode="nearest")`).
 pub fn resize_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    let [down, right] = [size[0] / h, size[1] / w];
+    // burn compiles its kernel anew for every size. Convolutions leave channels last, so this is one copy of whole pixels.
+    if x.device() != Device::flex() && [down * h, right * w] == size {
+        let pixels: Tensor<5> = x.permute([0, 2, 3, 1]).reshape([n * h, 1, w, 1, c]).expand([n * h, down, w, right, c]);
+        return pixels.reshape([n, size[0], size[1], c]).permute([0, 3, 1, 2]);
+    }
     module::interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size))
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::TensorData;
-
     use super::*;
     use crate::weights::Tensors;
 
