@@ -9,7 +9,7 @@
 //!                                        autoregress/
 //! ```
 //!
-//! `pipeline` is the only room that knows this order; `layers` and `weights` serve every room;
+//! `pipeline` is the only room that knows this order; `layers` and `weights` serve every room; `gpu` opens a GPU;
 //! `web` binds the whole to JavaScript. Rooms meet only in [`values`].
 
 pub mod error;
@@ -29,6 +29,8 @@ pub mod text;
 pub mod layers;
 pub mod weights;
 
+#[cfg(gpu)]
+pub mod gpu;
 #[cfg(target_arch = "wasm32")]
 pub mod web;
 

@@ -63,12 +63,12 @@ pub fn ways(files: &ModelFiles) -> Result<Vec<Way>> {
     list_params(&Device::flex(), |tensors| Kind::load(files, tensors)).map(|(_, kind)| kind.info().ways.clone())
 }
 
-/// Names and shapes of every tensor that the model in `files` takes: `component/key`.
+/// Names and shapes of every tensor that the model in `files` takes: `component/key`. Nothing is computed for it.
 ///
 /// # Errors
 /// `BadModel` for a class or an option that this version does not know.
-pub fn required_params(files: &ModelFiles, device: &Device) -> Result<Vec<ParamShape>> {
-    list_params(device, |tensors| Kind::load(files, tensors)).map(|(params, _)| params)
+pub fn required_params(files: &ModelFiles) -> Result<Vec<ParamShape>> {
+    list_params(&Device::flex(), |tensors| Kind::load(files, tensors)).map(|(params, _)| params)
 }
 
 /// What the model in `files` needs of a device's memory, read off its configs alone.

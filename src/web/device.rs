@@ -1,17 +1,14 @@
 //! Which device draws: WebGPU through burn-wgpu, or the CPU through burn's `flex`.
 
-use std::{
-    cell::RefCell,
-    sync::{Arc, Mutex},
-};
+use std::cell::RefCell;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use js_sys::{Function, Promise, Reflect};
 use serde::Serialize;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
-use crate::{Code, Error, Result, pipeline::MemoryBudget};
+use crate::{Code, Error, Result, gpu::Gpu, pipeline::MemoryBudget};
 
 /// What the CPU device may take: WebAssembly's heap ends at 4 GiB, and shards and pictures want a part of it.
 const CPU_BYTES: u64 = 3 << 30;
@@ -25,8 +22,7 @@ pub struct ChosenDevice {
     pub info: DeviceInfo,
     /// What is taken of its memory where nothing else is said.
     pub budget: MemoryBudget,
-    /// Why the GPU went away, once it has.
-    lost: Arc<Mutex<Option<String>>>,
+    gpu: Option<Gpu>,
 }
 
 #[derive(Clone, Serialize)]
@@ -41,18 +37,13 @@ pub struct DeviceInfo {
 
 impl ChosenDevice {
     pub fn is_gpu(&self) -> bool {
-        self.info.kind == "gpu"
+        self.gpu.is_some()
     }
 
     /// # Errors
     /// `device-lost` once the GPU has gone away.
     pub fn check_alive(&self) -> Result<()> {
-        match self.lost.lock().ok().and_then(|lost| lost.clone()) {
-            Some(reason) => {
-                Err(Error::new(Code::DeviceLost, format!("the GPU went away ({reason}); load the model again")))
-            }
-            None => Ok(()),
-        }
+        self.gpu.as_ref().map_or(Ok(()), Gpu::check_alive)
     }
 }
 
@@ -82,7 +73,7 @@ pub async fn choose(wish: &str) -> Result<ChosenDevice> {
 fn cpu(note: Option<String>) -> ChosenDevice {
     let info = DeviceInfo { kind: "cpu", name: "CPU (WebAssembly SIMD)".to_owned(), note };
     let budget = MemoryBudget { bytes: CPU_BYTES, largest_tensor: CPU_BYTES, keeps_f16: true };
-    ChosenDevice { device: Device::flex(), info, budget, lost: Arc::default() }
+    ChosenDevice { device: Device::flex(), info, budget, gpu: None }
 }
 
 /// `only_hardware` refuses an adapter that computes on the CPU after all, where our own CPU device is far faster.
@@ -96,23 +87,9 @@ async fn gpu(only_hardware: bool) -> Result<ChosenDevice> {
     if only_hardware && software {
         return Err(unsupported(format!("WebGPU offers only a software adapter ({name})")));
     }
-    let (device, setup) = Device::wgpu_options()
-        .init_with_setup_async()
-        .await
-        .map_err(|error| unsupported(format!("WebGPU found no usable GPU ({error})")))?;
-    let lost: Arc<Mutex<Option<String>>> = Arc::default();
-    let noted = lost.clone();
-    setup.device.set_device_lost_callback(move |reason, message| {
-        if let Ok(mut lost) = noted.lock() {
-            *lost = Some(format!("{reason:?}: {message}"));
-        }
-    });
-    let budget = MemoryBudget {
-        bytes: half_of_device_memory().unwrap_or(GPU_BYTES),
-        largest_tensor: setup.device.limits().max_storage_buffer_binding_size,
-        keeps_f16: device.supports_dtype(DType::F16),
-    };
-    let chosen = ChosenDevice { device, info: DeviceInfo { kind: "gpu", name, note: None }, budget, lost };
+    let gpu = Gpu::open(half_of_device_memory().unwrap_or(GPU_BYTES)).await?;
+    let info = DeviceInfo { kind: "gpu", name, note: None };
+    let chosen = ChosenDevice { device: gpu.device.clone(), info, budget: gpu.budget, gpu: Some(gpu) };
     GPU.set(Some(chosen.clone()));
     Ok(chosen)
 }

@@ -57,7 +57,7 @@ impl Loader {
     pub async fn open(manifest_json: String, device: String, memory_mib: Option<f64>) -> Thrown<Loader> {
         let manifest = Manifest::parse(&manifest_json)?;
         // Nothing is computed for the check, so the device that is always there will do.
-        manifest.check_params(&required_params(&manifest.files, &burn::tensor::Device::flex())?)?;
+        manifest.check_params(&required_params(&manifest.files)?)?;
         let device = device::choose(&device).await?;
         let bytes = memory_mib.map_or(device.budget.bytes, |mib| (mib * f64::from(1 << 20)) as u64);
         let memory = MemoryPlan::new(&memory_needs(&manifest.files)?, MemoryBudget { bytes, ..device.budget });

@@ -88,7 +88,7 @@ fn needs_are_the_weights_and_more() {
     for name in CASES {
         let (files, _) = load_model(&fixture("pipeline").join(name));
         let needs = memory_needs(&files).unwrap();
-        let params = required_params(&files, &Device::flex()).unwrap();
+        let params = required_params(&files).unwrap();
         let kept = params.iter().filter(|param| param.computed.is_none());
         let values: usize = kept.map(|param| param.shape.iter().product::<usize>()).sum();
         assert_eq!(needs.text + needs.other, 4 * values as u64, "{name}");

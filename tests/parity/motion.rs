@@ -209,7 +209,7 @@ fn adapters_that_do_not_fit_are_refused_in_words() {
     let refused = |key: &str, value: serde_json::Value| {
         let mut files = files.clone();
         files.configs.get_mut("motion_adapter").unwrap()[key] = value;
-        required_params(&files, &Device::flex()).unwrap_err().message
+        required_params(&files).unwrap_err().message
     };
     let message = refused("block_out_channels", vec![4, 16].into());
     assert!(message.contains("[4, 16]") && message.contains("made for it"), "{message}");
@@ -220,7 +220,7 @@ fn adapters_that_do_not_fit_are_refused_in_words() {
     let (mut sd3, _) = load_model(&fixture("pipeline/sd3_text"));
     sd3.configs.insert("motion_adapter".into(), files.configs["motion_adapter"].clone());
     sd3.model_index["motion_adapter"] = files.model_index["motion_adapter"].clone();
-    let message = required_params(&sd3, &Device::flex()).unwrap_err().message;
+    let message = required_params(&sd3).unwrap_err().message;
     assert!(message.contains("do not go with this model's network"), "{message}");
 }
 

@@ -220,7 +220,7 @@ fn a_preview_decoder_draws_the_references_previews() {
     }
     let (mut files, _) = load_model(&fixture("pipeline/sd15_preview"));
     files.configs.get_mut("preview_vae").unwrap()["latent_channels"] = 8.into();
-    let error = inkbloom::pipeline::required_params(&files, &Device::flex()).unwrap_err();
+    let error = inkbloom::pipeline::required_params(&files).unwrap_err();
     assert!(error.message.contains("preview_vae/config.json: `latent_channels` is 8"), "{error}");
 }
 
@@ -296,7 +296,7 @@ fn what_the_model_cannot_do_is_named_with_file_key_and_value() {
     let refused = |edit: fn(&mut inkbloom::weights::ModelFiles), expected: [&str; 3]| {
         let mut files = files.clone();
         edit(&mut files);
-        let taken = inkbloom::pipeline::required_params(&files, &burn::tensor::Device::flex());
+        let taken = inkbloom::pipeline::required_params(&files);
         let error = taken.err().unwrap_or_else(|| panic!("{expected:?} was not refused"));
         assert_eq!(error.code, inkbloom::Code::BadModel);
         error.message
@@ -344,7 +344,7 @@ fn every_class_has_the_references_defaults() {
     let reference = json(&fixture("pipeline/defaults.json"));
     let (mut files, _) = load_model(&fixture("pipeline/sd15_text"));
     files.model_index["_class_name"] = "X".into();
-    let error = inkbloom::pipeline::required_params(&files, &Device::flex()).unwrap_err().message;
+    let error = inkbloom::pipeline::required_params(&files).unwrap_err().message;
     let classes: Vec<&str> = error.split_once("this version runs ").unwrap().1.split(", ").collect();
     assert_eq!(classes.len(), 2 + reference.as_object().unwrap().len(), "{classes:?}");
     for class in classes.into_iter().filter(|class| !["InkbloomPipeline", JANUS].contains(class)) {
@@ -576,7 +576,7 @@ fn cousins_and_missing_encoders_are_named_with_what_runs() {
     let refused = |case: &str, edit: &dyn Fn(&mut inkbloom::weights::ModelFiles), expected: &[&str]| {
         let (mut files, _) = load_model(&fixture("pipeline").join(case));
         edit(&mut files);
-        let error = inkbloom::pipeline::required_params(&files, &Device::flex()).unwrap_err();
+        let error = inkbloom::pipeline::required_params(&files).unwrap_err();
         assert_eq!(error.code, inkbloom::Code::BadModel);
         assert!(expected.iter().all(|word| error.message.contains(word)), "{error} lacks {expected:?}");
     };

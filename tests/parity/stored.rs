@@ -22,7 +22,7 @@ use crate::{
 /// A bundle in memory, as `inkbloom convert` lays it out.
 fn bundle(case: &Path, dtype: StoredDtype, max_shard: usize) -> (Manifest, Vec<Vec<u8>>) {
     let (files, _) = load_model(case);
-    let needed = required_params(&files, &Device::flex()).unwrap();
+    let needed = required_params(&files).unwrap();
     let mut weights = Values::new();
     for component in ["text_encoder", "transformer", "unet", "vae", PREVIEW] {
         let file =
@@ -162,7 +162,7 @@ fn an_optional_component_comes_later_and_changes_nothing_else() {
     let mut whole = load(manifest.clone(), &bytes);
     let core = manifest.clone().into_core();
     assert!(core.shards.len() < manifest.shards.len() && !core.has_component(PREVIEW));
-    core.check_params(&required_params(&core.files, &Device::flex()).unwrap()).unwrap();
+    core.check_params(&required_params(&core.files).unwrap()).unwrap();
     let shards = of(&core);
     let mut model = load(core, &shards);
     assert!(whole.has_optional(PREVIEW) && !model.has_optional(PREVIEW));
@@ -232,7 +232,7 @@ fn a_bad_manifest_is_refused_with_the_culprits_name() {
     refused(&|m| m["shards"] = 1.into(), "manifest.json");
     assert!(Manifest::parse("{").err().unwrap().message.contains("not valid JSON"));
 
-    let needed = required_params(&manifest.files, &Device::flex()).unwrap();
+    let needed = required_params(&manifest.files).unwrap();
     manifest.check_params(&needed).unwrap();
     let mut missing = manifest.clone();
     let gone = missing.tensors.remove(5).name;

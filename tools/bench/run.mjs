@@ -161,7 +161,7 @@ function tell(result, device) {
 
 /** @param {string[]} extra @param {number} count */
 function inkbloomBench(extra, count) {
-  const args = ['bench', '--model', values.model, '--prompt', values.prompt, '--rounds', `${count}`, '--json', ...extra];
+  const args = ['bench', '--device', 'cpu', '--model', values.model, '--prompt', values.prompt, '--rounds', `${count}`, '--json', ...extra];
   return JSON.parse(execFileSync(values.inkbloom, args, { env: { ...process.env, RAYON_NUM_THREADS: values.threads }, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }));
 }
 

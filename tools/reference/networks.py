@@ -21,18 +21,18 @@ OPSET = 18
 
 
 class Text(BertModel):
-    @classmethod
-    def from_config(cls, config: dict) -> "Text":
-        return cls(BertConfig(**config, attn_implementation="eager"), add_pooling_layer=False)
+    def __init__(self, config: BertConfig):
+        super().__init__(config, add_pooling_layer=False)
 
 
 class Networks:
-    """What is run for a picture, in evaluation mode and f32."""
+    """What is run for a picture, in evaluation mode and f32; ``attention`` is the text encoder's way of it, by transformers' name."""
 
-    def __init__(self, model: Path):
-        self.text = pretrained.load(Text, model, "text_encoder").eval()
-        self.transformer = pretrained.load(PixArtTransformer2DModel, model, "transformer").eval()
-        self.vae = pretrained.load(AutoencoderTiny, model, "vae").eval()
+    def __init__(self, model: Path, attention: str = "sdpa"):
+        self.text = pretrained.load(Text, model, "text_encoder", coarse=True).eval()
+        self.text.set_attn_implementation(attention)
+        self.transformer = pretrained.load(PixArtTransformer2DModel, model, "transformer", coarse=True).eval()
+        self.vae = pretrained.load(AutoencoderTiny, model, "vae", coarse=True).eval()
 
     def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return self.text(ids, attention_mask=mask).last_hidden_state
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    networks = Networks(args.model)
+    networks = Networks(args.model, attention="eager")
     inputs = networks.inputs(args.tokens)
     modules = dict(
         text=(Method(networks.text, networks.encode), ["ids", "mask"]),

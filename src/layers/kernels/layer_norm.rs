@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, module};
 /// `(x - mean) / sqrt(variance + eps) * scale + shift` over the last dimension of `x` `[N, ..., D]`, with `scale` and
 /// `shift` `[N or 1, 1, ..., D]`.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, scale: Tensor<D>, shift: Tensor<D>, eps: f64) -> Tensor<D> {
-    #[cfg(target_arch = "wasm32")]
+    #[cfg(gpu)]
     if let Some(normed) = gpu::layer_norm(&x, &scale, &shift, eps) {
         return normed;
     }
@@ -17,7 +17,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, scale: Tensor<D>, shift: Tensor<
     module::layer_norm(x, ones, None, eps) * scale + shift
 }
 
-#[cfg(target_arch = "wasm32")]
+#[cfg(gpu)]
 mod gpu {
     use burn::tensor::Tensor;
     use burn_cubecl::cubecl::{self, prelude::*};

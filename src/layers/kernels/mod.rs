@@ -9,12 +9,12 @@
 //!
 //! What the CPU device does by kernels of ours is in [`flex`]; the package [`inkbloom_cpu`], in the folder `cpu`, has them.
 //!
-//! Only WebAssembly has a GPU here, so the kernels are compiled for it alone; the browser's tests compare every model on
+//! They are compiled for WebAssembly, and natively with the feature `gpu`; the browser's tests compare every model on
 //! both devices with the reference.
 
 mod finish;
 pub mod flex;
-#[cfg(target_arch = "wasm32")]
+#[cfg(gpu)]
 mod gpu;
 mod layer_norm;
 mod softmax;

@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
     pipeline::{Event, Pipeline, Request, Search, Stage, Way},
@@ -11,7 +10,10 @@ use inkbloom::{
 };
 use serde_json::{Value, json};
 
-use crate::files;
+use crate::{
+    device::{Chosen, DeviceChoice},
+    files,
+};
 
 #[derive(Clone, clap::Args)]
 pub struct Args {
@@ -39,9 +41,11 @@ pub struct Args {
     /// How candidates are searched
     #[arg(long, requires = "candidates")]
     search: Option<Search>,
-    /// How many times it is drawn, after once that does not count
+    /// How many times it is drawn, after the first time
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
+    device: DeviceChoice,
     /// Numbers for programs
     #[arg(long)]
     json: bool,
@@ -53,29 +57,49 @@ const PARTS: [&str; 5] = ["text", "layout", "detail", "denoise", "decode"];
 
 pub fn run(args: &Args) -> Result<()> {
     let began = Instant::now();
+    let chosen = args.device.open()?;
+    let opened = milliseconds(began);
     let model = files::open(&args.model)?;
-    let (files, tensors) = model.load(Tensors::new(&Device::flex()), |_, _| ())?;
-    let mut model = Pipeline::load(&files, &tensors)?;
-    let load = milliseconds(began);
+    let memory = chosen.plan(model.files(), None)?;
+    let (files, tensors) = model.load(Tensors::kept_as(&chosen.device, memory.kept), |_, _| ())?;
+    let mut model = Pipeline::load(&files, &tensors)?.with_memory(memory);
+    chosen.device.sync().map_err(Error::device)?;
+    let load = milliseconds(began) - opened;
     let Args { prompt, steps, width, height, count, way, candidates, search, .. } = args.clone();
     let request = Request { prompt, steps, width, height, count, way, candidates, search, ..Default::default() };
-    round(&mut model, &request)?;
+    let first = round(&mut model, &request)?;
     let rounds: Vec<Round> = (0..args.rounds).map(|_| round(&mut model, &request)).collect::<Result<_>>()?;
+    let whole = unwatched(&mut model, &request, args, &chosen)?;
 
-    let total = rounds.iter().map(|round| round.iter().sum()).collect::<Vec<f64>>();
-    let mut parts: Vec<(&str, Vec<f64>)> =
-        PARTS.iter().enumerate().map(|(i, name)| (*name, rounds.iter().map(|round| round[i]).collect())).collect();
-    parts.push(("total", total));
-    let spreads = parts.into_iter().map(|(name, times)| (name, spread(times)));
+    let all = |round: &Round| round.iter().sum::<f64>();
+    let names = PARTS.into_iter().chain(["total"]);
+    let first = names.clone().zip(first.into_iter().chain([all(&first)]));
+    let total = rounds.iter().map(all).collect::<Vec<f64>>();
+    let mut parts: Vec<Vec<f64>> = (0..PARTS.len()).map(|i| rounds.iter().map(|round| round[i]).collect()).collect();
+    parts.push(total);
+    let spreads = names.chain(["picture"]).zip(parts.into_iter().chain(whole).map(spread));
     if args.json {
+        let first: serde_json::Map<String, Value> = first.map(|(name, time)| (name.to_owned(), json!(time))).collect();
         let medians: serde_json::Map<String, Value> =
             spreads.map(|(name, [least, median, most])| (name.to_owned(), json!([least, median, most]))).collect();
-        println!("{}", json!({ "load_ms": load, "least_median_most_ms": medians, "peak_bytes": peak_bytes() }));
+        let numbers = json!({
+            "device": chosen.name,
+            "open_ms": opened,
+            "load_ms": load,
+            "first_ms": first,
+            "least_median_most_ms": medians,
+            "peak_bytes": peak_bytes(),
+        });
+        println!("{numbers}");
         return Ok(());
     }
-    println!("loading {load:.0} ms");
-    for (name, [least, median, most]) in spreads {
-        println!("{name:8} {median:.1} ms ({least:.1} to {most:.1})");
+    println!("device   {}", chosen.name);
+    println!("opening  {opened:.0} ms");
+    println!("loading  {load:.0} ms");
+    let first: Vec<f64> = first.map(|(_, time)| time).collect();
+    for (i, (name, [least, median, most])) in spreads.enumerate() {
+        let cold = first.get(i).map(|time| format!("; {time:.1} ms the first time")).unwrap_or_default();
+        println!("{name:8} {median:.1} ms ({least:.1} to {most:.1}){cold}");
     }
     if let Some(bytes) = peak_bytes() {
         println!("peak     {} MiB", bytes >> 20);
@@ -83,7 +107,20 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Draws the request once. The numbers are read where a part ends, so that a device has to have computed it.
+/// On a GPU, the times of whole pictures while nobody looks at their parts, for which it would be waited.
+fn unwatched(model: &mut Pipeline, request: &Request, args: &Args, chosen: &Chosen) -> Result<Option<Vec<f64>>> {
+    if !chosen.is_gpu {
+        return Ok(None);
+    }
+    let mut draw = || {
+        let began = Instant::now();
+        pollster::block_on(model.generate(request, async |_| Ok(())))?;
+        Ok(milliseconds(began))
+    };
+    (0..args.rounds).map(|_| draw()).collect::<Result<_>>().map(Some)
+}
+
+/// Draws the request once. The numbers are read where a part ends, so that a device has to have computed it by then.
 fn round(model: &mut Pipeline, request: &Request) -> Result<Round> {
     let mut times = Round::default();
     let mut since = Instant::now();

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::Device;
 use inkbloom::{
     Error, Result,
     pipeline::{AUTOREGRESSIVE, CODEBOOK, HYBRID, MOTION, OPTIONAL, PREVIEW, SCORER, required_params},
@@ -199,7 +198,7 @@ fn write_bundle(args: &Args) -> Result<()> {
         manifest.attribution = files::read_text(path)?;
     }
 
-    let needed = required_params(&manifest.files, &Device::flex())?;
+    let needed = required_params(&manifest.files)?;
     let converted = |param: &ParamShape| bundle.is_none() || replaced.contains(&bundle::component(&param.name));
     for (prefix, _) in &args.dtype_of {
         if !needed.iter().any(|param| converted(param) && param.name.starts_with(prefix)) {

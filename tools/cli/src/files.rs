@@ -368,7 +368,7 @@ impl Model {
     pub fn load(self, tensors: Tensors, mut progress: impl FnMut(usize, usize)) -> Result<(ModelFiles, Tensors)> {
         match self {
             Self::Folder(folder) => {
-                let needed = required_params(&folder.files, tensors.device())?;
+                let needed = required_params(&folder.files)?;
                 for (i, param) in needed.iter().enumerate() {
                     // What is missing is named when the model takes its tensors.
                     if let Some(stored) = folder.tensors.get(&param.name)
@@ -381,7 +381,7 @@ impl Model {
                 Ok((folder.files, tensors))
             }
             Self::Bundle(Bundle { folder, mut manifest }) => {
-                let needed = required_params(&manifest.files, tensors.device())?;
+                let needed = required_params(&manifest.files)?;
                 manifest.check_params(&needed)?;
                 // What this version knows nothing of may stay where it is.
                 manifest.retain_components(|name| needed.iter().any(|param| component(&param.name) == name));

@@ -6,18 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{DType, Device};
-use clap::ValueEnum;
 use inkbloom::{
-    Code, Error, Result,
+    Error, Result,
     autoregress::Logits,
-    pipeline::{Event, Generated, MOTION, MemoryBudget, MemoryPlan, Pipeline, Request, Stage, memory_needs},
+    pipeline::{Event, Generated, MOTION, Pipeline, Request, Stage},
     values::read,
     weights::Tensors,
 };
 
 use crate::{
     animation::SaveArgs,
+    device::DeviceChoice,
     dump::{self, Dump},
     files,
     lora::LoraArgs,
@@ -67,14 +66,6 @@ pub struct Args {
     out: PathBuf,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum DeviceChoice {
-    /// The best there is: in this build, the CPU
-    Auto,
-    Cpu,
-    Gpu,
-}
-
 #[derive(Clone, Copy)]
 struct Seed {
     value: u64,
@@ -100,12 +91,6 @@ fn parse_size(text: &str) -> std::result::Result<(usize, usize), String> {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.device == DeviceChoice::Gpu {
-        return Err(Error::new(
-            Code::Unsupported,
-            "this build of the command line draws on the CPU; use --device cpu, or the page for the GPU",
-        ));
-    }
     for path in std::iter::once(&args.out).chain(&args.dump) {
         picture::check_folder(path)?;
     }
@@ -136,17 +121,14 @@ pub fn run(args: &Args) -> Result<()> {
     }
     args.loras.add_to(&mut model)?;
     model.notes().iter().for_each(|note| eprintln!("note: {note}"));
-    let device = Device::flex();
-    let memory = match args.memory {
-        None => MemoryPlan::default(),
-        Some(mib) => {
-            let budget =
-                MemoryBudget { bytes: mib << 20, keeps_f16: device.supports_dtype(DType::F16), ..Default::default() };
-            MemoryPlan::new(&memory_needs(model.files())?, budget)
-        }
-    };
+    let device = args.device.open()?;
+    if cfg!(feature = "gpu") {
+        eprintln!("note: drawing on {}", device.name);
+    }
+    let memory = device.plan(model.files(), args.memory)?;
     let loading = Progress::new("loading");
-    let (files, tensors) = model.load(Tensors::kept_as(&device, memory.kept), |done, all| loading.set(done, all))?;
+    let (files, tensors) =
+        model.load(Tensors::kept_as(&device.device, memory.kept), |done, all| loading.set(done, all))?;
     let mut model = Pipeline::load(&files, &tensors)?.with_memory(memory);
     fit(&model, &mut request)?;
 

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use burn::tensor::Device;
 use inkbloom::{
     Result,
     pipeline::{Way, memory_needs, required_params, ways},
@@ -81,7 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
     for error in &wrong {
         println!("  MISSING: {error}");
     }
-    let needed = match required_params(files, &Device::flex()) {
+    let needed = match required_params(files) {
         Ok(needed) => needed,
         Err(error) => {
             println!("  CANNOT RUN: {error}");

@@ -5,6 +5,7 @@ mod animation;
 mod bench;
 mod chat;
 mod convert;
+mod device;
 mod diffusers;
 mod dump;
 mod files;

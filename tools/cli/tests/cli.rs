@@ -131,6 +131,16 @@ fn little_memory_and_a_preview_decoder_change_where_things_are() {
     refused(&["generate", "--model", &bundle, "--prompt", "x", "--memory", "0", "--out", &out], 2, &["--memory"]);
 }
 
+#[cfg(not(feature = "gpu"))]
+#[test]
+fn a_build_without_a_gpu_says_so() {
+    let scratch = Scratch::new("no-gpu");
+    let (model, out) = (fixture("sticker_tiny"), scratch.path("x.png"));
+    let drawn = ["generate", "--model", text(&model), "--prompt", "x", "--device", "gpu", "--out", &out];
+    refused(&drawn, 1, &["--device cpu", "--features gpu"]);
+    refused(&["bench", "--model", text(&model), "--device", "gpu"], 1, &["--device cpu"]);
+}
+
 #[test]
 fn bad_requests_are_one_line_that_says_what_would_be_right() {
     let scratch = Scratch::new("requests");
@@ -140,14 +150,13 @@ fn bad_requests_are_one_line_that_says_what_would_be_right() {
         let base = ["generate", "--model", text(&model), "--out", &out];
         base.iter().chain(extra).map(|word| (*word).to_owned()).collect()
     };
-    let cases: [(&[&str], i32, &[&str]); 12] = [
+    let cases: [(&[&str], i32, &[&str]); 11] = [
         (&["--prompt", ""], 1, &["empty", "what to draw"]),
         (&["--prompt", "x", "--steps", "0"], 1, &["0 steps", "from 1 to 1000"]),
         (&["--prompt", "x", "--size", "30x32"], 1, &["30 pixels", "multiple of 16"]),
         (&["--prompt", "x", "--size", "0x0"], 1, &["width of 0"]),
         (&["--prompt", "x", "--guidance", "nan"], 1, &["guidance"]),
         (&["--prompt", "x", "--count", "0"], 1, &["at least 1"]),
-        (&["--prompt", "x", "--device", "gpu"], 1, &["--device cpu"]),
         (&["--prompt", "x", "--noise", "nowhere.safetensors"], 1, &["nowhere.safetensors", "cannot be read"]),
         (&["--prompt", "x", "--size", "big"], 2, &["128x128"]),
         (&["--prompt", "x", "--seed", "18446744073709551616"], 2, &["--seed"]),

@@ -19,11 +19,12 @@ _VERSIONS = (1, 2)
 Model = TypeVar("Model", ModelMixin, PreTrainedModel)
 
 
-def load(kind: type[Model], folder: Path, component: str) -> Model:
-    """A component ("vae", "transformer") of class ``kind`` in f32. Raises TrainError if it is missing or damaged."""
+def load(kind: type[Model], folder: Path, component: str, coarse: bool = False) -> Model:
+    """A component ("vae", "transformer") of class ``kind`` in f32; ``coarse`` takes 4-bit weights too, to run and not to train.
+    Raises TrainError if it is missing or damaged."""
     try:
         if (folder / _MANIFEST).exists():
-            return _from_bundle(kind, folder, component)
+            return _from_bundle(kind, folder, component, coarse)
         return kind.from_pretrained(folder / component, low_cpu_mem_usage=False, torch_dtype=torch.float32)
     except (OSError, KeyError, RuntimeError) as error:
         raise TrainError(f"{folder} holds no {kind.__name__} to begin from: name a diffusers folder or a bundle ({error})") from error
@@ -47,11 +48,13 @@ def config(folder: Path, component: str) -> dict:
         raise TrainError(f"{folder} has no config of a {component}: name a diffusers folder or a bundle ({error})") from error
 
 
-def _from_bundle(kind: type[Model], folder: Path, component: str) -> Model:
+def _from_bundle(kind: type[Model], folder: Path, component: str, coarse: bool) -> Model:
     manifest = json.loads((folder / _MANIFEST).read_text())
     if manifest.get("format") != "inkbloom-bundle" or manifest.get("version") not in _VERSIONS:
         raise OSError(f"{_MANIFEST} is not of an inkbloom-bundle of version {' or '.join(map(str, _VERSIONS))}")
     stored = {tensor["name"].removeprefix(f"{component}/"): tensor for tensor in manifest["tensors"] if tensor["name"].startswith(f"{component}/")}
+    if not coarse and any(tensor["dtype"] == "q4" for tensor in stored.values()):
+        raise OSError("weights stored as q4 are too coarse to train on: convert the model with --dtype f16 or q8")
     shards = {part["shard"] for tensor in stored.values() for part in tensor["parts"]}
     content = {shard: _verified(folder, manifest["shards"][shard]) for shard in shards}
     config = manifest["configs"][component]
@@ -85,4 +88,10 @@ def _decode(dtype: str, content: bytes, offset: int, rows: int, columns: int) ->
         case "q8":  # all rows' f16 scales, then all rows' bytes
             scales = np.frombuffer(content, "<f2", rows, offset).astype(np.float32)
             return scales[:, None] * np.frombuffer(content, "i1", rows * columns, offset + 2 * rows).reshape(rows, columns)
-    raise OSError(f"weights stored as {dtype} are too coarse to train on: convert the model with --dtype f16 or q8")
+        case "q4":  # all f16 scales of blocks of 32 along the row, then all nibbles, two a byte, low first
+            blocks, width = -(-columns // 32), -(-columns // 2)
+            scales = np.frombuffer(content, "<f2", rows * blocks, offset).astype(np.float32).reshape(rows, blocks)
+            pairs = np.frombuffer(content, "u1", rows * width, offset + 2 * rows * blocks).reshape(rows, width)
+            nibbles = np.stack([pairs & 15, pairs >> 4], axis=2).reshape(rows, -1)[:, :columns].astype(np.float32) - 8
+            return nibbles * np.repeat(scales, 32, axis=1)[:, :columns]
+    raise OSError(f"weights stored as {dtype} are not known to this version")
