@@ -34,6 +34,8 @@ export function launchFirefox({ gpu = false, downloads } = {}) {
     headless: true,
     protocolTimeout: 0,
     extraPrefsFirefox: {
+      // A WebP that was saved it otherwise opens in a tab, whatever the page says; the page behind it rests then.
+      'browser.download.forceSaveInternallyHandledAttachments': true,
       ...(downloads && { 'browser.download.folderList': 2, 'browser.download.dir': downloads, 'browser.download.always_ask_before_handling_new_types': false }),
       ...(gpu && SOFTWARE_GPU),
     },
