@@ -210,6 +210,10 @@ make_bundles() {
   # What the browser must draw from the same seed.
   inkbloom generate --model "$bundles/sticker_tiny" --prompt "3d emoji of a red apple" --steps 2 --seed 7 \
     --dump "$bundles/sticker_tiny/seed-7.safetensors" --out "$bundles/sticker_tiny/seed-7.png" 2>/dev/null
+  # What moves of it, as the command line saves that.
+  for case in webp png gif; do
+    inkbloom animate --picture "$bundles/sticker_tiny/seed-7.png" --motion wobble --frames 8 --fps 10 --out "$bundles/sticker_tiny/wobble.$case" 2>/dev/null
+  done
   for case in tokens hybrid; do
     inkbloom generate --model "$bundles/tokens_tiny" --prompt "3d emoji of a red apple" --way $case --seed 7 \
       --dump "$bundles/tokens_tiny/seed-7-$case.safetensors" --out "$bundles/tokens_tiny/seed-7-$case.png" 2>/dev/null

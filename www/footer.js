@@ -18,7 +18,8 @@ export class Footer {
   show(ink) {
     const { kind, name, note } = ink.device;
     this.#device.textContent = [
-      kind === 'gpu' ? `Drawn by your graphics card (${name}).` : 'Drawn by your processor.',
+      // Firefox tells of none which it is.
+      kind === 'gpu' ? `Drawn by your graphics card${name === 'GPU' ? '' : ` (${name})`}.` : 'Drawn by your processor.',
       note && `${note[0].toUpperCase()}${note.slice(1)}.`,
       ink.updateNote,
       'Nothing you type leaves this device.',

@@ -111,7 +111,8 @@ export class Gallery {
   #askToRemoveAll() {
     if (this.#removeAll.dataset.asked === undefined) {
       this.#removeAll.dataset.asked = '';
-      this.#removeAll.textContent = `Really remove all ${this.#list.childElementCount}?`;
+      const count = this.#list.childElementCount;
+      this.#removeAll.textContent = count === 1 ? 'Really remove it?' : `Really remove all ${count}?`;
       return;
     }
     this.#calm();

@@ -154,7 +154,8 @@ export class Moving {
       const cut = id === 'save-moving-sticker';
       const animation = cut ? await this.#largeCut(sticker, playing) : playing.animation;
       const file = await animation.toBlob(type, { onNote, ...(cut && STICKER) });
-      download(file, `${fileName(sticker.words)}-${playing.motion}${ending}`);
+      // Firefox would have an APNG end in .apng, which few programs know; to all others it is a PNG.
+      download(id === 'save-apng' ? file.slice(0, file.size, 'image/png') : file, `${fileName(sticker.words)}-${playing.motion}${ending}`);
       this.#status.textContent = [`Saved, ${Math.ceil(file.size / 1000)} KB.`, ...notes].join(' ');
     } catch (error) {
       this.#status.textContent = error instanceof Error ? error.message : String(error);

@@ -8,7 +8,7 @@ use burn::tensor::{
 use super::shape::{AutoencoderShape, factors};
 use crate::{
     Result,
-    layers::{Activation, Conv2d},
+    layers::{Activation, Conv2d, resize_nearest},
     values::{Latent, PixelTensor},
     weights::{Config, Params},
 };
@@ -206,8 +206,12 @@ fn run(layers: &[Layer], x: Tensor<4>) -> Tensor<4> {
         Layer::Activation(activation) => activation.forward(x),
         Layer::Upsample(mode, factor) => {
             let [_, _, height, width] = x.dims();
+            let size = [height * factor, width * factor];
+            if matches!(mode, InterpolateMode::Nearest) {
+                return resize_nearest(x, size);
+            }
             let options = InterpolateOptions::new(mode.clone()).with_align_corners(false);
-            module::interpolate(x, options.with_output_size([height * factor, width * factor]))
+            module::interpolate(x, options.with_output_size(size))
         }
     })
 }
@@ -224,6 +228,6 @@ impl Block {
         let h = self.activation.forward(first.forward(x.clone()));
         let h = self.activation.forward(second.forward(h));
         // The last activation is ReLU whatever `act_fn` says.
-        activation::relu(third.forward(h) + x)
+        Activation::Relu.forward(third.forward(h) + x)
     }
 }

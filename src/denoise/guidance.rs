@@ -1,9 +1,7 @@
 //! Classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
 
-use burn::tensor::Tensor;
-
 use super::{Condition, Denoiser, Prepared};
-use crate::{Result, values::Latent};
+use crate::{Result, values::Latent, weights::join};
 
 /// Skip-layer guidance: early in a run, a further call without some layers tells what the prediction is pushed away from
 /// (diffusers' `skip_guidance_layers`, after Stability AI's Stable Diffusion 3.5 medium).
@@ -93,8 +91,10 @@ impl<'a> Guidance<'a> {
     pub fn predict(&self, x_t: Latent, step: usize) -> Result<Latent> {
         let [frames, _, _, _] = x_t.dims();
         let together = self.prompts / self.networks.len();
-        let outputs = self.networks.iter().map(|network| network(x_t.clone().repeat_dim(0, together), step));
-        let output = Tensor::cat(outputs.collect::<Result<_>>()?, 0);
+        // burn would copy a single one, too.
+        let rows = if together == 1 { x_t.clone() } else { x_t.clone().repeat_dim(0, together) };
+        let outputs = self.networks.iter().map(|network| network(rows.clone(), step));
+        let output = join(outputs.collect::<Result<_>>()?);
         if self.prompts == 1 {
             return Ok(output);
         }

@@ -109,7 +109,7 @@ pub fn live_scores(n: usize, heads: usize, tokens: usize) -> u64 {
 /// A keep-mask `[N, T]` (1 = keep) as an attention bias `[N, 1, 1, T]`: 0 where kept, `discard` elsewhere.
 pub fn mask_to_bias(mask: Tensor<2>, discard: f32) -> Tensor<4> {
     let [n, t] = mask.dims();
-    ((mask * -1.0 + 1.0) * discard).reshape([n, 1, 1, t])
+    (mask * -discard + discard).reshape([n, 1, 1, t])
 }
 
 /// Tokens that look at each other: query, key and value in one product, and an output projection.

@@ -1,7 +1,7 @@
 //! Convolutions and resampling of feature maps.
 
 use burn::tensor::{
-    Device, Tensor, module,
+    Device, Tensor, TensorData, module,
     ops::{ConvOptions, InterpolateMode, InterpolateOptions},
 };
 
@@ -38,12 +38,13 @@ impl Conv2d {
     ) -> Result<Self> {
         let weight = params.weight("weight", [c_out, c_in, kernel, kernel])?;
         let channels_last = |x: Tensor<4>| laid_out(x.permute([0, 2, 3, 1])).permute([0, 3, 1, 2]);
-        Ok(Self {
-            weight: if *params.device() == Device::flex() { weight } else { weight.map(channels_last) },
-            bias: bias.then(|| params.tensor("bias", [c_out])).transpose()?,
-            stride,
-            padding,
-        })
+        let on_gpu = *params.device() != Device::flex();
+        let bias = match bias {
+            true => Some(params.tensor("bias", [c_out])?),
+            // A GPU would compile convolutions without a bias apart from those with one.
+            false => on_gpu.then(|| Tensor::from_data(TensorData::new(vec![0f32; c_out], [c_out]), params.device())),
+        };
+        Ok(Self { weight: if on_gpu { weight.map(channels_last) } else { weight }, bias, stride, padding })
     }
 
     /// `[N, c_in, H, W] -> [N, c_out, H / stride, W / stride]`.
@@ -66,18 +67,36 @@ pub fn upsample_nearest_2x(x: Tensor<4>) -> Tensor<4> {
 
 /// To `[height, width]` by taking the nearest pixel (`F.interpolate(size=size, mode="nearest")`).
 pub fn resize_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    let [_, _, h, w] = x.dims();
+    // A GPU would compile burn's kernel anew for every size.
+    if x.device() != Device::flex() && size[0].is_multiple_of(h) && size[1].is_multiple_of(w) {
+        return repeat_pixels(x, [size[0] / h, size[1] / w]);
+    }
     module::interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size))
+}
+
+/// Each pixel `down` times below itself and `right` times beside itself. Convolutions leave channels last on a GPU, so this
+/// is one copy there, of whole pixels.
+fn repeat_pixels(x: Tensor<4>, [down, right]: [usize; 2]) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    let pixels: Tensor<5> = x.permute([0, 2, 3, 1]).reshape([n * h, 1, w, 1, c]).expand([n * h, down, w, right, c]);
+    pixels.reshape([n, down * h, right * w, c]).permute([0, 3, 1, 2])
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::TensorData;
-
     use super::*;
     use crate::weights::Tensors;
 
     fn values(count: usize, step: f32) -> Vec<f32> {
         (0..count).map(|i| (i as f32 * step).sin()).collect()
+    }
+
+    #[test]
+    fn repeated_pixels_are_the_nearest() {
+        let x = Tensor::<4>::from_data(TensorData::new(values(2 * 3 * 4 * 5, 0.3), [2, 3, 4, 5]), &Device::flex());
+        let list = |x: Tensor<4>| (x.dims(), x.into_data().try_to_vec::<f32>().unwrap());
+        assert_eq!(list(repeat_pixels(x.clone(), [2, 3])), list(resize_nearest(x, [8, 15])));
     }
 
     /// Against burn's own convolution: sizes that are not square, kernels of three sizes, either bias.

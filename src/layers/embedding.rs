@@ -23,25 +23,22 @@ impl Embedding {
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [n, t] = ids.dims();
         let ids: Tensor<1, Int> = ids.reshape([n * t]);
+        if self.weight.is_whole() {
+            let rows = self.weight.whole();
+            let [_, dim] = rows.dims();
+            return rows.select(0, ids).reshape([n, t, dim]);
+        }
+        // Each piece of the table answers for the ids that it holds, and with zeros for the others.
         let mut start = 0;
-        let mut found = self.weight.pieces().map(|rows| {
+        let answers = self.weight.pieces().map(|rows| {
             let [count, dim] = rows.dims();
             let here = ids.clone() - start as i64;
             start += count;
             let vectors = rows.select(0, here.clone().clamp(0, count as i64 - 1));
-            (vectors.reshape([n, t, dim]), here, count)
+            let held = here.clone().greater_equal_elem(0).bool_and(here.lower_elem(count as i64));
+            vectors.reshape([n, t, dim]) * held.float().reshape([n, t, 1])
         });
-        match (found.next(), found.next()) {
-            (Some((vectors, ..)), None) => vectors,
-            // Each piece of the table answers for the ids that it holds, and with zeros for the others.
-            (first, second) => {
-                let answers = first.into_iter().chain(second).chain(found).map(|(vectors, here, count)| {
-                    let held = here.clone().greater_equal_elem(0).bool_and(here.lower_elem(count as i64));
-                    vectors * held.float().reshape([n, t, 1])
-                });
-                answers.reduce(|sum, part| sum + part).unwrap_or_else(|| unreachable!("a table has at least one piece"))
-            }
-        }
+        answers.reduce(|sum, part| sum + part).unwrap_or_else(|| unreachable!("a table has at least one piece"))
     }
 }
 

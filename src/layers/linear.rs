@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    weights::{Params, in_f32},
+    weights::{Params, in_f32, join},
 };
 
 /// `y = x W^T + b` (`torch.nn.Linear`).
@@ -116,7 +116,7 @@ impl Piece {
     fn join(rows: Vec<(Tensor<2>, Option<Tensor<1>>)>) -> Self {
         let (rows, biases): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let biases: Option<Vec<_>> = biases.into_iter().collect();
-        Self { weight: Matrix::new(Tensor::cat(rows, 0)), bias: biases.map(|biases| Tensor::cat(biases, 0)) }
+        Self { weight: Matrix::new(join(rows)), bias: biases.map(join) }
     }
 }
 
@@ -139,7 +139,14 @@ impl Matrix {
     /// `[..., d_in] -> [..., d_out]`.
     fn multiplied<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
         match self {
-            Self::Whole(weight) => module::linear(x, in_f32(weight.clone()), bias),
+            Self::Whole(weight) => {
+                // In one shape whatever came, for a GPU compiles a product for each number of dimensions.
+                let (mut shape, weight) = (x.dims(), in_f32(weight.clone()));
+                let d_in = std::mem::replace(&mut shape[D - 1], weight.dims()[1]);
+                let rows = x.dims().iter().product::<usize>() / d_in;
+                let x: Tensor<3> = x.reshape([1, rows, d_in]);
+                module::linear(x, weight, bias).reshape(shape)
+            }
             Self::Panels { panels, d_out } => flex::dense(x, in_f32(panels.clone()), bias, *d_out),
         }
     }

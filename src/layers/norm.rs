@@ -1,6 +1,6 @@
 //! Normalisations.
 
-use burn::tensor::{Tensor, module};
+use burn::tensor::{Tensor, TensorData, module};
 
 use super::{
     Activation, Linear,
@@ -24,8 +24,9 @@ impl LayerNorm {
 
     /// `elementwise_affine=False`: nothing to load.
     pub fn plain(params: &Params, dim: usize, eps: f64) -> Self {
-        let device = params.device();
-        Self { weight: Tensor::ones([dim], device), bias: Tensor::zeros([dim], device), affine: false, eps }
+        // Uploaded, for a GPU would compile a kernel for ones and zeros.
+        let all = |value: f32| Tensor::from_data(TensorData::new(vec![value; dim], [dim]), params.device());
+        Self { weight: all(1.0), bias: all(0.0), affine: false, eps }
     }
 
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

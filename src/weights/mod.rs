@@ -14,4 +14,4 @@ pub mod safetensors;
 pub use config::{Config, ModelFiles};
 pub use dtype::{StoredDtype, matrix};
 pub use names::canonical;
-pub use params::{ComputedRows, Kept, MAX_PIECE_BYTES, ParamShape, Params, Tensors, Weight, in_f32, list_params};
+pub use params::{ComputedRows, Kept, MAX_PIECE_BYTES, ParamShape, Params, Tensors, Weight, in_f32, join, list_params};

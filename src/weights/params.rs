@@ -158,7 +158,8 @@ impl Tensors {
     }
 }
 
-fn join(mut pieces: Vec<Tensor<1>>) -> Tensor<1> {
+/// One below the other. burn would copy a single one, too.
+pub fn join<const D: usize>(mut pieces: Vec<Tensor<D>>) -> Tensor<D> {
     if pieces.len() == 1 { pieces.remove(0) } else { Tensor::cat(pieces, 0) }
 }
 
@@ -185,6 +186,10 @@ impl<const D: usize> Weight<D> {
     /// The pieces in f32, in order; most weights are one.
     pub fn pieces(&self) -> impl Iterator<Item = Tensor<D>> {
         self.pieces.iter().cloned().map(in_f32)
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.pieces.len() == 1
     }
 
     /// All of it, in f32.

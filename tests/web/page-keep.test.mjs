@@ -67,6 +67,9 @@ describe('loading the page again', () => {
     await page.reload();
     await page.getByText('Ready.').waitFor(PATIENCE);
     assert.equal(await page.locator('#stickers li').count(), 0);
+    await draw(page, 'five');
+    await page.getByRole('button', { name: 'Remove all' }).click();
+    await page.getByRole('button', { name: 'Really remove it?' }).waitFor();
   });
 
   it('says when there is no room for more', async () => {

@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -123,11 +124,11 @@ class Bench:
         """Its output; what came of it by the end of the time, where it takes longer."""
         if self.left() < 1:
             raise TimeoutError("no time was left")
-        with subprocess.Popen(command, cwd=cwd, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, cwd=cwd, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
             try:
                 out, err = process.communicate(timeout=self.left())
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # torch.compile has workers, which hold its output open
                 out, err = process.communicate()
                 self.say("", f"`{' '.join(map(str, command[:3]))} ...` was stopped: no time was left.")
                 return out or ""
@@ -202,12 +203,13 @@ class Bench:
             (self.work / "log").unlink(missing_ok=True)
             self.inkbloom(*drawn, "--steps", steps, cwd=self.work)
             text = (self.work / "log").read_text()
-            counted[steps] = Counter(re.findall(r"Executing (.+)", text)), text
+            # A kernel's name, its types, and what sets it apart from its like.
+            counted[steps] = Counter(f"{name} {apart}" for name, apart in re.findall(r"Executing (\w+?)(?: \| .+)?_(\w+)\n", text)), text
         (few, _), (many, text) = counted[2], counted[3]
-        a_step = many - few
-        self.record["dispatches"] = dict(a_step=a_step.total(), besides=few.total() - 2 * a_step.total(), of_a_step=dict(a_step.most_common()))
-        self.record["log_bytes"] = len(text)
-        self.say("", f"{a_step.total()} dispatches a step and {few.total() - 2 * a_step.total()} besides; {len(many)} kernels by name and shape of a cube.")
+        a_step, besides = many - few, few.total() - 2 * (many - few).total()
+        pipelines = Counter(name.split("::")[-1] for name in re.findall(r"Compiling kernel\] (\S+)", text))
+        self.record.update(dispatches=dict(a_step=a_step.total(), besides=besides, of_a_step=dict(a_step.most_common())), pipelines=dict(pipelines.most_common()))
+        self.say("", f"{pipelines.total()} pipelines; {a_step.total()} dispatches a step and {besides} besides, those of the load among them.")
         if self.args.record:
             self.named("-kernels.txt").write_text(text)
 

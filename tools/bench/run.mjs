@@ -1,6 +1,6 @@
-// The yardstick: the default model beside onnxruntime-web in one Chromium page, and beside PyTorch on the same cores.
+// The yardstick: the default model beside onnxruntime-web in one page of Chromium (or Firefox), and beside PyTorch on the same cores.
 //   node tools/bench/run.mjs --onnx DIR [--device cpu|gpu]... [--rounds N] [--steps N] [--model DIR] [--record NAME]
-//                            [--native] [--python FILE] [--inkbloom FILE] [--scaling]
+//                            [--native] [--python FILE] [--inkbloom FILE] [--scaling] [--browser firefox]
 // DIR is what tools/reference/networks.py wrote. See README.md beside this file.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
@@ -10,6 +10,8 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { brotliCompressSync, constants } from 'node:zlib';
 import { launch } from '../../tests/web/support/browser.js';
+import { psnr } from '../../tests/web/support/bundles.js';
+import { launchFirefox } from '../../tests/web/support/firefox.js';
 import { Site } from '../../tests/web/support/site.js';
 import { readTensors } from './safetensors.js';
 import { sizesByCrate } from './wasm-crates.js';
@@ -31,6 +33,7 @@ const { values } = parseArgs({
     inkbloom: { type: 'string', default: 'inkbloom' },
     wasm: { type: 'string' },
     scaling: { type: 'boolean', default: false },
+    browser: { type: 'string', default: 'chromium' },
   },
 });
 const [rounds, steps] = [Number(values.rounds), Number(values.steps)];
@@ -82,6 +85,24 @@ function drawing() {
 /** @param {number[]} a @param {number[]} b */
 const distance = (a, b) => a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
 
+/**
+ * A page for both sides, and a look at the memory of each of the browser's processes; Firefox does not tell of its own.
+ *
+ * @returns {Promise<{ page: import('playwright-core').Page, version: string, look: () => Promise<{ id: number, type: string }[]>, close: () => Promise<void> }>}
+ */
+async function openBrowser() {
+  if (values.browser === 'firefox') {
+    const browser = await launchFirefox({ gpu: true });
+    // What is asked of it both drivers do alike.
+    const page = /** @type {import('playwright-core').Page} */ (/** @type {unknown} */ (await browser.newPage()));
+    return { page, version: await browser.version(), look: async () => [], close: () => browser.close() };
+  }
+  const browser = await launch();
+  const session = await browser.newBrowserCDPSession();
+  const look = async () => (await session.send('SystemInfo.getProcessInfo').catch(() => ({ processInfo: [] }))).processInfo;
+  return { page: await browser.newPage(), version: `chromium/${browser.version()}`, look, close: () => browser.close() };
+}
+
 /** @param {'cpu' | 'gpu'} device @param {ReturnType<typeof drawing>} what */
 async function inBrowser(device, what) {
   const theirs = values.onnx !== undefined;
@@ -94,17 +115,14 @@ async function inBrowser(device, what) {
     '/onnx/': values.onnx ?? here,
   });
   site.files.set('/lab.html', '<!doctype html><meta charset="utf-8"><title>Lab</title>');
-  const browser = await launch();
-  const session = await browser.newBrowserCDPSession();
-  const page = await browser.newPage();
+  const { page, version, look, close } = await openBrowser();
   page.setDefaultTimeout(0);
   page.on('pageerror', (error) => console.error(String(error)));
   await page.goto(`${site.url}lab.html`);
   /** @type {Record<string, number>} */
   const peak = {};
   const sampler = setInterval(async () => {
-    const { processInfo } = await session.send('SystemInfo.getProcessInfo').catch(() => ({ processInfo: [] }));
-    for (const { id, type } of processInfo) {
+    for (const { id, type } of await look()) {
       try {
         const resident = readFileSync(`/proc/${id}/status`, 'utf8').match(/VmRSS:\s+(\d+)/)?.[1];
         peak[type] = Math.max(peak[type] ?? 0, Number(resident ?? 0) * 1024);
@@ -121,21 +139,21 @@ async function inBrowser(device, what) {
     return race(task);
   }, task);
   clearInterval(sampler);
-  const version = browser.version();
-  await browser.close();
+  await close();
   await site.goOffline();
   const apart = { ours: distance(result.ours.pixels, image), theirs: theirs ? distance(result.theirs.pixels, image) : undefined };
   if (apart.ours > SAME.ours || (apart.theirs ?? 0) > SAME.theirs) {
     throw new Error(`the pictures differ from the command line's, ours by ${apart.ours}, theirs by ${apart.theirs}: nothing to compare`);
   }
+  const decibels = psnr(result.ours.pixels, image);
   for (const side of [result.ours, result.theirs]) if (side) delete side.pixels;
-  return { ...result, apart, peak, version };
+  return { ...result, apart, decibels, peak, version };
 }
 
 /** @param {Awaited<ReturnType<typeof inBrowser>>} result @param {string} device */
 function tell(result, device) {
   const times = (/** @type {any} */ side, /** @type {string} */ part) => side.rounds.map((/** @type {any} */ round) => round[part]);
-  say('', `### ${result.device.name}, in turns, ${rounds} rounds`, '', row('', 'Inkbloom ms', 'onnxruntime-web ms', 'ours over theirs, median of rounds'), row('---', '---', '---', '---'));
+  say('', `### ${result.device.name}, ${result.version}, in turns, ${rounds} rounds`, '', row('', 'Inkbloom ms', 'onnxruntime-web ms', 'ours over theirs, median of rounds'), row('---', '---', '---', '---'));
   for (const part of PARTS) {
     const ours = times(result.ours, part);
     const theirs = result.theirs && times(result.theirs, part);
@@ -156,7 +174,7 @@ function tell(result, device) {
     say('', `Four pictures: one after the other ${spread(apart)} ms, as one request by ${Math.min(4, machine.cores)} workers ${spread(together)} ms, ${spread(times, 2)} times as fast.`);
   }
   const peaks = Object.entries(result.peak).filter(([, bytes]) => bytes > 64 * MIB).map(([type, bytes]) => `${type} ${(bytes / MIB).toFixed(0)} MiB`);
-  say('', `Apart from the command line's picture: ours ${result.apart.ours.toExponential(1)}, theirs ${result.apart.theirs?.toExponential(1) ?? '-'}. Peak memory, both sides together: ${peaks.join(', ')}.`);
+  say('', `Apart from the command line's picture: ours ${result.apart.ours.toExponential(1)} (${result.decibels.toFixed(1)} dB), theirs ${result.apart.theirs?.toExponential(1) ?? '-'}.${peaks.length > 0 ? ` Peak memory, both sides together: ${peaks.join(', ')}.` : ''}`);
 }
 
 /** @param {string[]} extra @param {number} count */

@@ -307,7 +307,7 @@ impl Run<'_> {
         let of_step = |table: &Tensor<3>| table.clone().narrow(0, step * self.rows, self.rows);
 
         // [N, C, H, W] -> [N, D, h, w] -> [N, h * w, D]
-        let x: Tensor<3> = patch.forward(x_t).reshape([n, d, h * w]).swap_dims(1, 2);
+        let x: Tensor<3> = patch.forward(x_t).permute([0, 2, 3, 1]).reshape([n, h * w, d]);
         let mut x = x + self.positions.clone();
 
         let modulated = self.modulate(tables, step);

@@ -67,9 +67,7 @@ mod gpu {
             tk,
             width,
             scale as f32,
-            biased,
-            // Few lengths, so that few kernels are compiled.
-            tk.next_power_of_two().max(64),
+            u32::from(biased),
             units,
         );
         Some(tensor(out))
@@ -90,8 +88,7 @@ mod gpu {
         tk: usize,
         width: usize,
         scale: f32,
-        #[comptime] biased: bool,
-        #[comptime] room: usize,
+        biased: u32,
         #[comptime] units: usize,
     ) {
         let (row, first) = place(rows, units);
@@ -104,13 +101,13 @@ mod gpu {
         // Where the row's bias begins; what is the same for all has one entry.
         let mut bias_start = 0usize;
         let mut bias_step = 0usize;
-        if comptime!(biased) {
+        if biased == 1 {
             bias_start = token % bias.shape(2) * bias.stride(2)
                 + head % bias.shape(1) * bias.stride(1)
                 + n % bias.shape(0) * bias.stride(0);
             bias_step = bias.stride(3);
         }
-        let mut weights = Shared::<[f32]>::new_slice(room);
+        let mut weights = Shared::<[f32]>::new_slice(MOST);
         let mut peak = -1.0e38f32;
         let mut k = first;
         while k < tk {
@@ -120,7 +117,7 @@ mod gpu {
                 product += query[query_start + i * query.stride(3)] * key[key_at + i * key.stride(3)];
             }
             let mut score = product * scale;
-            if comptime!(biased) {
+            if biased == 1 {
                 score += bias[bias_start + k * bias_step];
             }
             weights[k] = score;

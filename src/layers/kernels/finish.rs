@@ -49,7 +49,7 @@ impl Activation {
 }
 
 #[cfg(gpu)]
-pub(super) use gpu::activated;
+pub(super) use gpu::{activated, number};
 
 #[cfg(gpu)]
 mod gpu {
@@ -62,13 +62,23 @@ mod gpu {
         kernels::gpu::{buffer, each_value, empty_like, laid_out, tensor},
     };
 
-    /// What is to be done, known when a kernel is compiled.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    struct Parts {
-        bias: bool,
-        activation: Option<Activation>,
-        gate: bool,
-        residual: bool,
+    // What is to be done, as bits of a number that the kernel is given: all of it is one kernel, for each is compiled when
+    // it is first used, and that is what a first picture waits for.
+    const BIAS: u32 = 1;
+    const GATE: u32 = 2;
+    const RESIDUAL: u32 = 4;
+    /// The bits above are the activation's number.
+    const ACTIVATION: u32 = 8;
+
+    pub fn number(activation: Activation) -> u32 {
+        match activation {
+            Activation::Relu => 1,
+            Activation::Silu => 2,
+            Activation::Gelu => 3,
+            Activation::GeluTanh => 4,
+            Activation::QuickGelu => 5,
+            Activation::Mish => 6,
+        }
     }
 
     pub fn finish<const D: usize>(
@@ -78,12 +88,15 @@ mod gpu {
         residual: Option<&Residual<D>>,
     ) -> Option<Tensor<D>> {
         let gate = residual.and_then(|residual| residual.gate.as_ref());
-        let parts = Parts { bias: bias.is_some(), activation, gate: gate.is_some(), residual: residual.is_some() };
+        let parts = u32::from(bias.is_some()) * BIAS
+            + u32::from(gate.is_some()) * GATE
+            + u32::from(residual.is_some()) * RESIDUAL
+            + activation.map_or(0, number) * ACTIVATION;
         let (shape, gates) = (y.dims(), gate.map_or(1, |gate| gate.dims()[0]));
         let (width, values) = (shape[D - 1], shape.iter().product::<usize>());
         let mut y = buffer(y)?;
         // Alone, an activation does not care where in memory which value is.
-        let anyhow = !parts.bias && !parts.residual && y.is_contiguous_buffer() && y.is_nonoverlapping();
+        let anyhow = bias.is_none() && residual.is_none() && y.is_contiguous_buffer() && y.is_nonoverlapping();
         if !anyhow {
             y = burn_cubecl::kernel::into_contiguous(y);
         }
@@ -124,7 +137,7 @@ mod gpu {
         values: usize,
         values_of_one: usize,
         width: usize,
-        #[comptime] parts: Parts,
+        parts: u32,
     ) {
         let at = ABSOLUTE_POS;
         if at >= values {
@@ -132,33 +145,39 @@ mod gpu {
         }
         let column = at % width;
         let mut value = y[at];
-        if comptime!(parts.bias) {
+        if parts & BIAS != 0 {
             value += bias[column];
         }
-        if comptime!(parts.activation.is_some()) {
-            value = activated(value, comptime!(parts.activation.unwrap()));
-        }
-        if comptime!(parts.gate) {
+        value = activated(value, parts / ACTIVATION);
+        if parts & GATE != 0 {
             value *= gate[at / values_of_one * width + column];
         }
-        if comptime!(parts.residual) {
+        if parts & RESIDUAL != 0 {
             value += residual[at];
         }
         out[at] = value;
     }
 
+    /// By an activation's [`number`]; 0 is none.
     #[cube]
     // Inside a kernel a number is a literal, not a constant of the library.
     #[allow(unstable_name_collisions, clippy::approx_constant)]
-    pub fn activated(x: f32, #[comptime] activation: Activation) -> f32 {
-        match comptime!(activation) {
-            Activation::Relu => max(x, 0.0f32),
-            Activation::Silu => x * sigmoid(x),
-            Activation::Gelu => x * 0.5f32 * (1.0f32 + (x * 0.70710678f32).erf()),
-            Activation::GeluTanh => x * sigmoid(x * (1.595_769f32 + 0.07135482f32 * x * x)),
-            Activation::QuickGelu => x * sigmoid(1.702f32 * x),
-            Activation::Mish => x * (max(x, 0.0f32) + (1.0f32 + (-x.abs()).exp()).ln()).tanh(),
+    pub fn activated(x: f32, activation: u32) -> f32 {
+        let mut y = x;
+        if activation == 1 {
+            y = max(x, 0.0f32);
+        } else if activation == 2 {
+            y = x * sigmoid(x);
+        } else if activation == 3 {
+            y = x * 0.5f32 * (1.0f32 + (x * 0.70710678f32).erf());
+        } else if activation == 4 {
+            y = x * sigmoid(x * (1.595_769f32 + 0.07135482f32 * x * x));
+        } else if activation == 5 {
+            y = x * sigmoid(1.702f32 * x);
+        } else if activation == 6 {
+            y = x * (max(x, 0.0f32) + (1.0f32 + (-x.abs()).exp()).ln()).tanh();
         }
+        y
     }
 
     /// By a hyperbolic tangent, which does not overflow.

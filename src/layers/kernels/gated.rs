@@ -32,7 +32,7 @@ mod gpu {
     use crate::layers::{
         activation::Activation,
         kernels::{
-            finish::activated,
+            finish::{activated, number},
             gpu::{each_value, empty, laid_out, tensor},
         },
     };
@@ -44,29 +44,31 @@ mod gpu {
         let client = x.client.clone();
         let values = n * t * (both / 2);
         let (cubes, cube) = each_value(&x, values);
-        let (x, out_arg, second) = (x.into_buffer_arg(), out.clone().into_buffer_arg(), gate == Gate::Second);
-        kernel::launch(&client, cubes, cube, x, out_arg, values, both / 2, activation, second);
+        // Where in a row the half that gates begins, and the other.
+        let [gating, other] = if gate == Gate::First { [0, both / 2] } else { [both / 2, 0] };
+        kernel::launch(
+            &client,
+            cubes,
+            cube,
+            x.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            values,
+            both / 2,
+            gating,
+            other,
+            number(activation),
+        );
         Some(tensor(out))
     }
 
     #[cube(launch)]
-    fn kernel(
-        x: &[f32],
-        out: &mut [f32],
-        values: usize,
-        width: usize,
-        #[comptime] activation: Activation,
-        #[comptime] second: bool,
-    ) {
+    #[allow(clippy::too_many_arguments)]
+    fn kernel(x: &[f32], out: &mut [f32], values: usize, width: usize, gating: usize, other: usize, activation: u32) {
         let at = ABSOLUTE_POS;
         if at >= values {
             terminate!();
         }
         let first = at / width * 2 * width + at % width;
-        if comptime!(second) {
-            out[at] = x[first] * activated(x[first + width], activation);
-        } else {
-            out[at] = activated(x[first], activation) * x[first + width];
-        }
+        out[at] = activated(x[first + gating], activation) * x[first + other];
     }
 }

@@ -42,7 +42,7 @@ mod gpu {
             tq,
             width,
             scale as f32,
-            biased,
+            u32::from(biased),
             units,
         );
         Some(tensor(out))
@@ -59,7 +59,7 @@ mod gpu {
         tq: usize,
         width: usize,
         scale: f32,
-        #[comptime] biased: bool,
+        biased: u32,
         #[comptime] units: usize,
     ) {
         let (row, first) = place(rows, units);
@@ -67,7 +67,7 @@ mod gpu {
         // Where the row's bias begins; what is the same for all has one entry.
         let mut bias_start = 0usize;
         let mut bias_step = 0usize;
-        if comptime!(biased) {
+        if biased == 1 {
             let head = row / tq;
             bias_start = row % tq % bias.shape(2) * bias.stride(2)
                 + head % heads % bias.shape(1) * bias.stride(1)
@@ -98,14 +98,11 @@ mod gpu {
     }
 
     #[cube]
-    fn score(
-        scores: &[f32],
-        bias: &Strided<f32>,
-        at: usize,
-        bias_at: usize,
-        scale: f32,
-        #[comptime] biased: bool,
-    ) -> f32 {
-        if comptime!(biased) { scores[at] * scale + bias[bias_at] } else { scores[at] * scale }
+    fn score(scores: &[f32], bias: &Strided<f32>, at: usize, bias_at: usize, scale: f32, biased: u32) -> f32 {
+        let mut score = scores[at] * scale;
+        if biased == 1 {
+            score += bias[bias_at];
+        }
+        score
     }
 }

@@ -6,6 +6,9 @@ const require = createRequire(new URL('../../../pkg/package.json', import.meta.u
 /** @type {typeof import('playwright-core')} */
 export const { chromium } = require('playwright-core');
 
+/** Firefox, which Playwright drives only in a build of its own. @type {typeof import('puppeteer-core')} */
+export const puppeteer = require('puppeteer-core');
+
 /** @type {{ contentType: (extension: string) => string | false }} */
 export const mimeTypes = require('mime-types');
 

@@ -8,6 +8,7 @@ import { mountsOfPage } from '../../../www/serve.mjs';
 /**
  * @typedef {import('playwright-core').Page} Page
  * @typedef {import('playwright-core').Browser} Browser
+ * @typedef {Pick<Page, 'evaluate'>} Evaluates
  * @typedef {import('../../../pkg/src/index.js').Inkbloom} Inkbloom
  *
  * What one drawing in the page told.
@@ -56,7 +57,7 @@ export async function startLab() {
 /**
  * Loads a model and draws, all in the page; every drawing of an order is made by the same engine.
  *
- * @param {Page} page
+ * @param {Evaluates} page
  * @param {Order} order
  * @returns {Promise<Report[]>} one per drawing, or one when there is none
  */

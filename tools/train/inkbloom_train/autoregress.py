@@ -20,7 +20,7 @@ from inkbloom_train.errors import TrainError
 from inkbloom_train.flow import stack
 from inkbloom_train.latents import Latents
 from inkbloom_train.presets import Preset
-from inkbloom_train.samples import Samples
+from inkbloom_train.samples import Asked, Samples
 from inkbloom_train.text import WIDTH as TEXT_WIDTH
 from inkbloom_train.text import TextEncoder
 from inkbloom_train.tokens_model import InkbloomAutoregressive, InkbloomAutoregressiveConfig, InkbloomCodebook
@@ -29,30 +29,34 @@ from inkbloom_train.workspace import Workspace
 CHECK_PICTURES = 96
 COMPONENT = "autoregressive"
 
+_NEAR = 0.6
+"""Standard deviation of the noise that makes a near code of one."""
+
 Text = tuple[torch.Tensor, torch.Tensor]
 """Token states [N, T, D] and their mask [N, T]."""
 
 
 class CodeObjective(nn.Module):
-    """Cross entropy of the codes of the first ``last`` places; the residual code of a clear place is not asked."""
+    """Cross entropy of the codes of the first ``last`` places, after those that the model has ``seen`` before each; the
+    residual code of a clear place is not asked."""
 
     def __init__(self, model: InkbloomAutoregressive) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, codes: torch.Tensor, text: torch.Tensor, mask: torch.Tensor, last: int) -> dict[str, torch.Tensor]:
-        first, second = (entropy.mean() for entropy in self.entropies(codes, text, mask, last))
+    def forward(self, codes: torch.Tensor, seen: torch.Tensor, text: torch.Tensor, mask: torch.Tensor, last: int) -> dict[str, torch.Tensor]:
+        first, second = (entropy.mean() for entropy in self.entropies(codes, seen, text, mask, last))
         return {"loss": first + second, "first": first.detach(), "second": second.detach()}
 
-    def entropies(self, codes: torch.Tensor, text: torch.Tensor, mask: torch.Tensor, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def entropies(
+        self, codes: torch.Tensor, seen: torch.Tensor, text: torch.Tensor, mask: torch.Tensor, last: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of each place in nats, [N, last]: its first code's, and its residual code's, 0 for clear places."""
-        hidden = self.model.hidden(text, mask, codes, 0, last)
+        hidden = self.model.hidden(text, mask, seen, 0, last)
         own, residual = codes[:, :last, 0], codes[:, :last, 1]
         first = F.cross_entropy(self.model.first_logits(hidden).float().transpose(1, 2), own, reduction="none")
-        second = torch.zeros_like(first)
-        shown = own > 0
-        second[shown] = F.cross_entropy(self.model.residual_logits(hidden[shown], own[shown]).float(), residual[shown], reduction="none")
-        return first, second
+        second = F.cross_entropy(self.model.residual_logits(hidden, own).float().transpose(1, 2), residual, reduction="none")
+        return first, second * (own > 0)
 
 
 def make(preset: Preset) -> InkbloomAutoregressive:
@@ -159,11 +163,11 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
         floors = _floors(codes[plain], checks["held"]["codes"], codebook.config.grids[: 1 + bool(settings.fine_share)])
         worker.log(f"a mixture of neighbours needs {floors} bits a place of the held-out pictures")
 
-    def make_batch(rng: np.random.Generator, count: int) -> dict:
+    def make_batch(rng: np.random.Generator, count: int, asked: Asked) -> dict:
         last = places if rng.random() < settings.fine_share else coarse
-        chosen, captions = samples.draw(rng, count)
-        text, mask = encoder(captions)
-        return {"codes": codes[torch.as_tensor(chosen, device=codes.device)].long(), "text": text, "mask": mask, "last": last}
+        text, mask = samples.text(asked)
+        own = codes[samples.views(asked), :last].long()
+        return {"codes": own, "seen": disturbed(own, codebook, settings.disturbed), "text": text, "mask": mask, "last": last}
 
     @torch.no_grad()
     def evaluate(weights: dict[str, torch.Tensor]) -> dict:
@@ -173,14 +177,49 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
         for name, batch in checks.items():
             if batch is not None:
                 with worker.autocast():
-                    entropy = sum(objective.entropies(**batch, last=last)) / np.log(2)
+                    entropy = sum(objective.entropies(**batch, seen=batch["codes"], last=last)) / np.log(2)
                 parts = {"coarse": entropy[:, :coarse], "fine": entropy[:, coarse:]}
                 bits |= {f"{name}_{grid}_bits": round(part.mean().item(), 3) for grid, part in parts.items() if part.numel()}
         return bits
 
     return training.train(
-        CodeObjective(model), make_batch, settings.schedule, _config(preset), workspace.stage("autoregress"), worker, evaluate=evaluate, seed=preset.seed
+        CodeObjective(model),
+        make_batch,
+        settings.schedule,
+        _config(preset),
+        workspace.stage("autoregress"),
+        worker,
+        prepare=samples.ask,
+        evaluate=evaluate,
+        compile_mode=preset.compile if worker.device.type == "cuda" else None,
+        seed=preset.seed,
     )
+
+
+def disturbed(codes: torch.Tensor, codebook: InkbloomCodebook, share: float) -> torch.Tensor:
+    """Codes [N, P, 2] of which a share is replaced, in each picture another one up to ``share``: half by near ones, half by another picture's.
+
+    The transformer is to go on well from its own errors, which its training pictures do not have.
+    """
+    vectors = codebook.vectors(codes)
+    near = codebook.nearest(vectors + _NEAR * torch.randn_like(vectors), codes[..., 0] == 0)
+    chance = torch.rand(*codes.shape[:2], 1, device=codes.device)
+    share = share * torch.rand(len(codes), 1, 1, device=codes.device)
+    return torch.where(chance < share / 2, near, torch.where(chance < share, codes.roll(1, 0), codes))
+
+
+@torch.no_grad()
+def redrawn(model: InkbloomAutoregressive, codes: torch.Tensor, text: torch.Tensor, mask: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Coarse codes [N, P, 2], of which a share [N] is what the model may draw there after those before: errors such as its own drawings have."""
+
+    def choose(logits: torch.Tensor) -> torch.Tensor:
+        return torch.distributions.Categorical(logits=logits.float(), validate_args=False).sample()
+
+    hidden = model.hidden(text, mask, codes, 0, model.coarse)
+    first = choose(model.first_logits(hidden))
+    second = choose(model.residual_logits(hidden, first)) * (first > 0)
+    chosen = torch.rand(codes.shape[:2], device=codes.device) < share[:, None]
+    return torch.where(chosen[..., None], torch.stack([first, second], -1), codes)
 
 
 def _check(data: DataSet, latents: Latents, encoder: TextEncoder, codes: torch.Tensor, splits: tuple[str, ...]) -> dict | None:

@@ -5,6 +5,8 @@ and the student learns the straight line between the ends. Guidance is in the ta
 sampled with one Euler step a window and without guidance. PeRFlow opens its windows on noised training
 pictures; here they open where sampling comes by, which guidance leads elsewhere: on the teacher's own
 way from pure noise, and for a share of the pictures on the student's, so that it learns to mend its errors.
+
+The hybrid has its student by the same means: it sees the layouts that its teacher sees.
 """
 
 import copy
@@ -16,13 +18,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from inkbloom_train import checkpoint, flow, training, transformer
+from inkbloom_train import checkpoint, flow, hybrid, training, transformer
 from inkbloom_train import latents as latents_stage
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
 from inkbloom_train.errors import TrainError
 from inkbloom_train.presets import DistillSettings, Preset
-from inkbloom_train.samples import Samples
+from inkbloom_train.samples import Asked, Samples
 from inkbloom_train.text import TextEncoder
 from inkbloom_train.transformer import Velocity
 from inkbloom_train.workspace import Workspace
@@ -82,30 +84,49 @@ def forget_other_teacher(folder: Path, taught: int, worker: Worker) -> None:
 
 
 def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> training.State:
-    """Trains the student from the teacher's averaged weights."""
-    settings = preset.distill
+    """Trains the student from the averaged weights of the teacher of stage ``dit``."""
+    teacher = transformer.load(preset, workspace.stage("dit"))
+    return _train(preset, preset.distill, data, workspace, worker, teacher, ("dit", "distill"), laid_out=False)
+
+
+def train_hybrid(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> training.State:
+    """Trains the hybrid's student from the averaged weights of stage ``hybrid``."""
+    teacher = hybrid.load(preset, workspace)
+    return _train(preset, preset.hybrid.distilling, data, workspace, worker, teacher, (hybrid.TEACHER, hybrid.STUDENT), laid_out=True)
+
+
+def _train(
+    preset: Preset, settings: DistillSettings, data: DataSet, workspace: Workspace, worker: Worker, teacher: Velocity, stages: tuple[str, str], laid_out: bool
+) -> training.State:
     if settings.schedule.batch % (settings.windows * worker.count):
         raise TrainError(
             f"a batch of {settings.schedule.batch} cannot be {settings.windows} windows of as many pictures on each of {worker.count} processes: "
             f"choose a multiple of {settings.windows * worker.count}"
         )
-    folder = workspace.stage("distill")
-    taught = checkpoint.load_meta(workspace.stage("dit") / "checkpoint")["state"]["samples"]
+    folder = workspace.stage(stages[1])
+    taught = checkpoint.load_meta(workspace.stage(stages[0]) / "checkpoint")["state"]["samples"]
     forget_other_teacher(folder, taught, worker)
-    teacher = transformer.load(preset, workspace.stage("dit")).to(worker.device)
+    teacher = teacher.to(worker.device)
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
-    samples = Samples(data, latents_stage.load(workspace, worker.device), encoder, text_dropout=0.0)
+    latents = latents_stage.load(workspace, worker.device)
+    samples = Samples(data, latents, encoder, text_dropout=0.0)
+    layouts = hybrid.Layouts(preset, data, workspace, worker, latents) if laid_out else None
     empty = encoder([""])
     fast_teacher, fast_student = (training.compiled(model, preset.compile, worker) for model in (teacher, student))
 
-    def make_batch(rng: np.random.Generator, count: int) -> dict:
-        x_0, captions = samples(rng, count // settings.windows)
-        text = encoder(captions)
-        own_way = torch.as_tensor(rng.random(len(x_0)) < _OWN_WAY, device=worker.device)
+    def make_batch(rng: np.random.Generator, count: int, asked: Asked) -> dict:
+        views = samples.views(asked)
+        text = samples.text(asked)
+        noise = torch.randn(latents.values[views].shape, device=worker.device)
+        own_way = torch.rand(len(noise), device=worker.device) < _OWN_WAY
         with torch.no_grad(), worker.autocast():
-            guided, own = flow.guided(fast_teacher, text, empty, settings.guidance), flow.guided(fast_student, text, empty, 1.0)
-            x_t, t, chord = chords(guided, own, torch.randn_like(x_0), own_way, settings, preset.shift)
+            layout = layouts(views, *text) if layouts else None
+            both = [model if layout is None else hybrid.LaidOut(model, layout) for model in (fast_teacher, fast_student)]
+            guided, own = flow.guided(both[0], text, empty, settings.guidance), flow.guided(both[1], text, empty, 1.0)
+            x_t, t, chord = chords(guided, own, noise, own_way, settings, preset.shift)
+            if layout is not None:
+                x_t = torch.cat([x_t, layout.repeat(settings.windows, 1, 1, 1)], 1)
         hidden, mask = (part.repeat(settings.windows, *[1] * (part.ndim - 1)) for part in text)
         return {"x_t": x_t, "t": t, "chord": chord, "text": hidden, "mask": mask}
 
@@ -116,6 +137,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -
         {**transformer.config(preset), "windows": settings.windows, "guidance": settings.guidance, "shift": preset.shift, "teacher_samples": taught},
         folder,
         worker,
+        prepare=lambda rng, count: samples.ask(rng, count // settings.windows),
         compile_mode=preset.compile,
         seed=preset.seed,
     )

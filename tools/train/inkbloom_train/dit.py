@@ -13,7 +13,7 @@ from inkbloom_train.data.dataset import HELD_CONCEPT, HELD_PAIR, TRAIN, DataSet
 from inkbloom_train.distributed import Worker
 from inkbloom_train.latents import Latents
 from inkbloom_train.presets import Preset
-from inkbloom_train.samples import Samples
+from inkbloom_train.samples import Asked, Samples
 from inkbloom_train.text import TextEncoder
 from inkbloom_train.transformer import FlowObjective, Velocity, config, load_weights, make
 from inkbloom_train.workspace import Workspace
@@ -40,9 +40,9 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
     averaged = Velocity(make(preset)).to(worker.device).eval()
     check = {name: _check_batch(data, latents, encoder, splits) for name, splits in (("seen", (TRAIN,)), ("held", (HELD_PAIR, HELD_CONCEPT)))}
 
-    def make_batch(rng: np.random.Generator, count: int) -> dict:
-        x_0, captions = samples(rng, count)
-        text, mask = encoder(captions)
+    def make_batch(rng: np.random.Generator, count: int, asked: Asked) -> dict:
+        x_0 = latents.values[samples.views(asked)].float()
+        text, mask = samples.text(asked)
         return {
             "x_0": x_0,
             "noise": torch.randn_like(x_0),
@@ -68,6 +68,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
         config(preset),
         workspace.stage("dit"),
         worker,
+        prepare=samples.ask,
         evaluate=evaluate,
         compile_mode=preset.compile,
         seed=preset.seed,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from inkbloom_train import generate, scorer
+from inkbloom_train import generate, hybrid, scorer
 from inkbloom_train import vae as vae_stage
 from inkbloom_train.data.captions import canonical
 from inkbloom_train.data.dataset import HELD_CONCEPT, HELD_PAIR, TRAIN, DataSet
@@ -100,7 +100,7 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
                 chosen[split] = choose(chooser, np.stack([drawn[split] for drawn in candidates]), text)
             measure(f"{source}, best of {len(candidates)}", chosen)
     for which in (generate.TOKENS, generate.HYBRID):
-        if generate.has(workspace, "autoregress") and (which == generate.TOKENS or generate.has(workspace, "hybrid")):
+        if generate.has(workspace, "autoregress") and (which == generate.TOKENS or generate.has(workspace, hybrid.STUDENT)):
             writer = generate.load_writer(preset, workspace, worker, which)
             _by_candidates(writer, which, prompts, preset.evaluate, chooser, measure)
             generate.grid(writer(list(GRID), batch=preset.evaluate.batch), list(GRID)).save(folder / f"grid-{which}.png")

@@ -83,10 +83,10 @@ def _token_models(preset: Preset, workspace: Workspace, folder: Path) -> dict:
     vq.load(workspace.stage("vq"), vq.COMPONENT, preset).half().save_pretrained(folder / "codebook")
     autoregress.save(autoregress.load(preset, workspace), folder / autoregress.COMPONENT, thumbnails_only=not preset.autoregress.fine_share)
     index = {"codebook": ["inkbloom", "InkbloomCodebook"], autoregress.COMPONENT: ["inkbloom", "InkbloomAutoregressive"]}
-    if generate.has(workspace, "hybrid"):
-        hybrid.load(preset, workspace).transformer.half().save_pretrained(folder / hybrid.COMPONENT, max_shard_size=preset.export_shard)
+    if generate.has(workspace, hybrid.STUDENT):
+        hybrid.load(preset, workspace, hybrid.STUDENT).transformer.half().save_pretrained(folder / hybrid.COMPONENT, max_shard_size=preset.export_shard)
         index[hybrid.COMPONENT] = ["diffusers", "PixArtTransformer2DModel"]
-        index |= {"hybrid_steps": preset.hybrid.steps, "hybrid_guidance": preset.hybrid.guidance}
+        index |= {"hybrid_steps": preset.hybrid.distilling.windows, "hybrid_guidance": 1.0}
     return index
 
 
@@ -145,8 +145,8 @@ def _token_parts(workspace: Workspace, preset: Preset) -> str:
         return ""
     grids = "a thumbnail" if not preset.autoregress.fine_share else "a thumbnail and then the picture"
     lines = [f"- `codebook/`, `autoregressive/`: the way `tokens`, which writes {grids} code by code; what they compute is in `tools/train/inkbloom_train/tokens_model.py`."]
-    if generate.has(workspace, "hybrid"):
-        lines.append(f"- `hybrid/`: PixArtTransformer2DModel with the thumbnail's latent as further input channels; {preset.hybrid.steps} steps, guidance {preset.hybrid.guidance}.")
+    if generate.has(workspace, hybrid.STUDENT):
+        lines.append(f"- `hybrid/`: PixArtTransformer2DModel with the thumbnail's latent as further input channels; distilled to {preset.hybrid.distilling.windows} steps, no guidance.")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -156,7 +156,7 @@ def _overrides(preset: Preset) -> str:
 
 def _stages(workspace: Workspace) -> str:
     lines = []
-    for stage in ("vae", "dit", "distill", motion.TEACHING, motion.DISTILLING, "autoregress", "hybrid", "scorer", "judge"):
+    for stage in ("vae", "dit", "distill", motion.TEACHING, motion.DISTILLING, "autoregress", hybrid.TEACHER, hybrid.STUDENT, "scorer", "judge"):
         place = workspace.stage(stage) / "checkpoint"
         if checkpoint.exists(place):
             state = checkpoint.load_meta(place)["state"]

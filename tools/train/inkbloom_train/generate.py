@@ -96,9 +96,9 @@ def seeds(seed: int, start: int, count: int) -> list[int]:
 def load_writer(preset: Preset, workspace: Workspace, worker: Worker, which: str) -> Writer:
     """The run's model that draws by TOKENS or as a HYBRID."""
     mixed = which == HYBRID
-    velocity = hybrid.load(preset, workspace).to(worker.device) if mixed else None
+    velocity = hybrid.load(preset, workspace, hybrid.STUDENT).to(worker.device) if mixed else None
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
-    base = assemble(preset, workspace, worker, velocity, encoder, preset.hybrid.steps, preset.hybrid.guidance)
+    base = assemble(preset, workspace, worker, velocity, encoder, preset.hybrid.distilling.windows, guidance=1.0)
     codebook = vq.load(workspace.stage("vq"), vq.COMPONENT, preset).to(worker.device)
     return Writer(base, autoregress.load(preset, workspace).to(worker.device), codebook, mixed, bool(preset.autoregress.fine_share))
 

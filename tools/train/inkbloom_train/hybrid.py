@@ -12,21 +12,20 @@ import torch.nn.functional as F
 from diffusers import PixArtTransformer2DModel
 from torch import nn
 
-from inkbloom_train import pretrained, training, transformer, vq
+from inkbloom_train import autoregress, pretrained, training, transformer, vq
 from inkbloom_train import latents as latents_stage
 from inkbloom_train.data.dataset import DataSet
 from inkbloom_train.distributed import Worker
+from inkbloom_train.latents import Latents
 from inkbloom_train.presets import Preset
-from inkbloom_train.samples import Samples
+from inkbloom_train.samples import Asked, Samples
 from inkbloom_train.text import TextEncoder
-from inkbloom_train.tokens_model import InkbloomCodebook
 from inkbloom_train.transformer import FlowObjective, Velocity
 from inkbloom_train.workspace import Workspace
 
 COMPONENT = "hybrid"
-
-_NEAR = 0.6
-"""Standard deviation of the noise that makes a near code of one."""
+TEACHER, STUDENT = "hybrid", "hybrid_student"
+"""The stages' folders."""
 
 
 def make(preset: Preset) -> PixArtTransformer2DModel:
@@ -69,18 +68,36 @@ class LayoutObjective(nn.Module):
         return FlowObjective(LaidOut(self.velocity, layout))(**batch)
 
 
-def load(preset: Preset, workspace: Workspace) -> Velocity:
-    """The averaged weights of a run, for inference."""
-    weights, _ = training.averaged(workspace.stage("hybrid"), transformer.config(preset))
+class Layouts:
+    """Layouts of views as the token transformer may draw them: the thumbnails' own codes, some redrawn by it.
+
+    It gives the layouts [N, C, h, w] of views [N] whose captions are ``text`` with its ``mask``.
+    """
+
+    def __init__(self, preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, latents: Latents) -> None:
+        self.codebook = vq.run(preset, data, workspace, worker)
+        self.writer = autoregress.load(preset, workspace).to(worker.device)
+        self.codes = autoregress.encode(self.codebook, latents, fine=False)
+        self.redrawn = preset.hybrid.redrawn
+
+    @torch.no_grad()
+    def __call__(self, views: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        share = self.redrawn * torch.rand(len(views), device=text.device)
+        return enlarged(self.codebook.decode(autoregress.redrawn(self.writer, self.codes[views].long(), text, mask, share)))
+
+
+def load(preset: Preset, workspace: Workspace, stage: str = TEACHER) -> Velocity:
+    """The averaged weights of a run's hybrid, or of its student, for inference."""
+    weights, _ = training.averaged(workspace.stage(stage), transformer.config(preset))
     return training.use_average(Velocity(make(preset)), weights, "velocity").eval().requires_grad_(False)
 
 
 def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, warm_start: Path | None = None) -> training.State:
     """Trains from the run's teacher, or from the hybrid or else the teacher of ``warm_start``."""
     settings = preset.hybrid
-    codebook = vq.run(preset, data, workspace, worker)
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     latents = latents_stage.load(workspace, worker.device)
+    layouts = Layouts(preset, data, workspace, worker, latents)
     samples = Samples(data, latents, encoder, preset.dit.text_dropout)
     torch.manual_seed(preset.seed)
     model = make(preset)
@@ -91,14 +108,13 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
         narrow = transformer.load(preset, workspace.stage("dit")).transformer if warm_start is None else transformer.load_weights(warm_start, narrow)
         model.load_state_dict(widened(narrow, model))
 
-    def make_batch(rng: np.random.Generator, count: int) -> dict:
-        chosen, captions = samples.draw(rng, count)
-        text, mask = encoder(captions)
-        index = torch.as_tensor(chosen, device=worker.device)
-        x_0 = latents.values[index].float()
-        bare = torch.as_tensor(rng.random(count) < settings.bare, device=worker.device)
+    def make_batch(rng: np.random.Generator, count: int, asked: Asked) -> dict:
+        views = samples.views(asked)
+        text, mask = samples.text(asked)
+        x_0 = latents.values[views].float()
+        bare = torch.rand(count, device=worker.device) < settings.bare
         return {
-            "layout": disturbed(codebook, latents.thumbnails[index].float(), latents.thumbnails_clear[index], settings.disturbed) * ~bare.view(-1, 1, 1, 1),
+            "layout": layouts(views, text, mask) * ~bare.view(-1, 1, 1, 1),
             "x_0": x_0,
             "noise": torch.randn_like(x_0),
             "t": torch.randn(count, device=worker.device).sigmoid(),
@@ -109,17 +125,11 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
     return training.train(
         LayoutObjective(Velocity(model).to(worker.device)),
         make_batch,
-        settings.schedule,
+        settings.teaching,
         transformer.config(preset),
-        workspace.stage("hybrid"),
+        workspace.stage(TEACHER),
         worker,
+        prepare=samples.ask,
         compile_mode=preset.compile,
         seed=preset.seed,
     )
-
-
-def disturbed(codebook: InkbloomCodebook, thumbnails: torch.Tensor, clear: torch.Tensor, share: float) -> torch.Tensor:
-    """The layouts of thumbnails' latents, that share of whose codes are near ones."""
-    chosen = torch.rand(clear.shape, device=clear.device) < share
-    codes = codebook.encode(thumbnails + _NEAR * torch.randn_like(thumbnails) * chosen[:, None], clear)
-    return enlarged(codebook.decode(codes))

@@ -80,6 +80,8 @@ class AutoregressSettings:
     inner: int = 1024
     """Width of the gated perceptrons."""
     text_dropout: float = 0.1
+    disturbed: float = 0.4
+    """Of the codes before a place training replaces a share, from none to this one, for in drawing they are not all right."""
     fine_share: float = 0.25
     """Share of the steps that go on to the fine grid, which cost five times as much; 0 trains thumbnails only."""
     guidance: float = 3.0
@@ -88,13 +90,14 @@ class AutoregressSettings:
 
 @dataclass
 class HybridSettings:
-    schedule: Schedule
+    teaching: Schedule
+    """Flow matching."""
+    distilling: DistillSettings
+    """Then its student."""
     bare: float = 0.3
     """Share of the samples without a layout."""
-    disturbed: float = 0.15
-    """Share of the other samples' codes that are replaced by near ones."""
-    steps: int = 8
-    guidance: float = 5.0
+    redrawn: float = 0.6
+    """Of the others' codes the token transformer draws a share anew, from none to this one."""
 
 
 @dataclass
@@ -205,7 +208,10 @@ def _cpu() -> Preset:
         ),
         vq=VqSettings(),
         autoregress=AutoregressSettings(Schedule(samples=600_000, batch=64, rate=2e-3, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01)),
-        hybrid=HybridSettings(Schedule(samples=100_000, batch=64, rate=5e-4, warmup=50, decay=0.5, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01)),
+        hybrid=HybridSettings(
+            teaching=Schedule(samples=100_000, batch=64, rate=5e-4, warmup=50, decay=0.5, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01),
+            distilling=DistillSettings(Schedule(samples=60_000, batch=64, rate=5e-4, warmup=20, decay=0.7, ema=0.99, betas=(0.9, 0.98)), teacher_steps=2, guidance=5.0),
+        ),
         motion=MotionSettings(
             teaching=Schedule(samples=20_000, batch=4, rate=1.5e-3, warmup=10, checkpoint_minutes=8, ema=0.99),
             distilling=Schedule(samples=8_000, batch=4, rate=1e-3, warmup=5, checkpoint_minutes=8, ema=0.99),
@@ -234,7 +240,10 @@ def _gpu() -> Preset:
         ),
         vq=VqSettings(),
         autoregress=AutoregressSettings(Schedule(samples=0, minutes=3.2, batch=256, rate=1.2e-3, decay=0.5, ema=0.998, betas=(0.9, 0.98), weight_decay=0.02)),
-        hybrid=HybridSettings(Schedule(samples=0, minutes=1.9, batch=512, rate=5e-4, warmup=50, decay=0.6, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01)),
+        hybrid=HybridSettings(
+            teaching=Schedule(samples=0, minutes=1.9, batch=512, rate=5e-4, warmup=50, decay=0.6, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01),
+            distilling=DistillSettings(Schedule(samples=0, minutes=1.5, batch=512, rate=5e-4, warmup=20, decay=0.7, ema=0.99, betas=(0.9, 0.98)), guidance=5.0),
+        ),
         motion=MotionSettings(
             teaching=Schedule(samples=0, minutes=1.7, batch=32, rate=1e-3, warmup=50, decay=0.5), distilling=Schedule(samples=0, minutes=0.8, batch=32, rate=5e-4, warmup=20, ema=0.99)
         ),
@@ -258,7 +267,10 @@ def _smoke() -> Preset:
         distill=DistillSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), teacher_steps=2),
         vq=VqSettings(first=24, second=16, vectors=2_000, rounds=4),
         autoregress=AutoregressSettings(Schedule(samples=160, batch=8, rate=2e-3, warmup=5), width=32, heads=2, layers=2, inner=48),
-        hybrid=HybridSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), steps=4),
+        hybrid=HybridSettings(
+            teaching=Schedule(samples=80, batch=8, rate=1e-3, warmup=2),
+            distilling=DistillSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), teacher_steps=2),
+        ),
         motion=MotionSettings(
             teaching=Schedule(samples=16, batch=4, rate=1e-3, warmup=1), distilling=Schedule(samples=8, batch=4, rate=1e-3, warmup=1),
             emoji=0, icons=0, stills=24, prompts=3,

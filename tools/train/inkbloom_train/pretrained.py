@@ -76,7 +76,7 @@ def _verified(folder: Path, shard: dict) -> bytes:
 def _tensor(stored: dict, shards: dict[int, bytes]) -> torch.Tensor:
     # As src/weights/dtype.rs stores it: a matrix of rows, in parts of consecutive rows.
     shape = stored["shape"]
-    columns = math.prod(shape[1:])
+    columns = math.prod(shape) // sum(part["rows"] for part in stored["parts"])
     parts = [_decode(stored["dtype"], shards[part["shard"]], part["offset"], part["rows"], columns) for part in stored["parts"]]
     return torch.from_numpy(np.concatenate(parts).reshape(shape))
 

@@ -1,6 +1,7 @@
 """What the generative stages learn from: encoded views with captions that are made anew each time."""
 
 import random
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +12,19 @@ from inkbloom_train.latents import Latents
 from inkbloom_train.text import TextEncoder
 
 
+class Asked(NamedTuple):
+    """What N samples are, in main memory."""
+
+    views: torch.Tensor
+    """Their indices, i64 [N]."""
+    tokens: torch.Tensor
+    """Of their captions, i64 [N, T]."""
+    mask: torch.Tensor
+    """[N, T]."""
+
+
 class Samples:
-    """Draws latents with captions, each style as often as its weight says."""
+    """Draws views with captions, each style as often as its weight says."""
 
     def __init__(self, data: DataSet, latents: Latents, encoder: TextEncoder, text_dropout: float) -> None:
         self.data, self.latents, self.encoder, self.text_dropout = data, latents, encoder, text_dropout
@@ -24,17 +36,20 @@ class Samples:
         self.indices = np.array([index for index, _ in trained])
         self.cumulative = np.cumsum([weight for _, weight in trained])
 
-    def __call__(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, list[str]]:
-        """x_0 [count, C, h, w] in f32 and captions, some of them empty."""
-        chosen, captions = self.draw(rng, count)
-        return self.latents.values[torch.as_tensor(chosen, device=self.latents.values.device)].float(), captions
-
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
-        """Indices of views [count] and captions, some of them empty."""
+    def ask(self, rng: np.random.Generator, count: int) -> Asked:
+        """Some views with their captions, some of which are empty. Touches no device, so that other processes may do it ahead."""
         drawn = np.searchsorted(self.cumulative, rng.random(count) * self.cumulative[-1], side="right")
         chosen = self.indices[drawn]
         words = random.Random(int(rng.integers(2**62)))
         captions = [
             "" if words.random() < self.text_dropout else caption(self.latents.views[index], self.data.rows, self.data.styles, words) for index in chosen
         ]
-        return chosen, captions
+        return Asked(torch.as_tensor(chosen), *self.encoder.tokenize(captions))
+
+    def views(self, asked: Asked) -> torch.Tensor:
+        """Their indices, on the device of the latents."""
+        return asked.views.to(self.latents.values.device, non_blocking=True)
+
+    def text(self, asked: Asked) -> tuple[torch.Tensor, torch.Tensor]:
+        """Their captions, encoded."""
+        return self.encoder.states(asked.tokens, asked.mask)

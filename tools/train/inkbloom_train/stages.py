@@ -81,7 +81,10 @@ def _autoregress(preset: Preset, workspace: Workspace, worker: distributed.Worke
 
 
 def _hybrid(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:
-    hybrid.train(preset, dataset.load(workspace.dataset), workspace, worker, options.warm_start)
+    data = dataset.load(workspace.dataset)
+    hybrid.train(preset, data, workspace, worker, options.warm_start)
+    if not worker.agree(float(worker.out_of_time())):
+        distill.train_hybrid(preset, data, workspace, worker)
 
 
 def _motion(preset: Preset, workspace: Workspace, worker: distributed.Worker, options: argparse.Namespace) -> None:

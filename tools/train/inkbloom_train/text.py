@@ -48,19 +48,27 @@ class TextEncoder:
         self.model = BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32).eval().requires_grad_(False).to(device)
         self.device, self.max_tokens = device, max_tokens
 
-    @torch.no_grad()
     def __call__(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings [N, T, 384] and a mask [N, T], 1 for tokens; "" gives the unconditional prompt.
+        """Embeddings [N, T, 384] and a mask [N, T], 1 for tokens; "" gives the unconditional prompt."""
+        return self.states(*self.tokenize(captions))
 
-        On a GPU T is always ``max_tokens``, on a CPU a multiple of 8, so that compiled code sees few shapes.
+    def tokenize(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and mask, i64 [N, T] each, in main memory.
+
+        For a GPU T is always ``max_tokens``, for a CPU a multiple of 8, so that compiled code sees few shapes.
         """
         padding = {"padding": "max_length"} if self.device.type == "cuda" else {"padding": "longest", "pad_to_multiple_of": 8}
-        tokens = self.tokenizer(captions, **padding, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+        found = self.tokenizer(captions, **padding, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+        return found["input_ids"], found["attention_mask"]
+
+    @torch.no_grad()
+    def states(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings [N, T, 384] of tokens, and their mask [N, T], on the device."""
         if self.device.type == "cuda":  # pinned memory is copied without waiting for what the GPU does
-            tokens = {name: value.pin_memory().to(self.device, non_blocking=True) for name, value in tokens.items()}
+            tokens, mask = (value.pin_memory().to(self.device, non_blocking=True) for value in (tokens, mask))
         with precision.autocast(self.device):
-            hidden = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
-        return hidden.float(), tokens["attention_mask"].float()
+            hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
+        return hidden.float(), mask.float()
 
     def pooled(self, captions: list[str], batch: int = 256) -> torch.Tensor:
         """Mean token embedding of each caption, [N, 384]."""

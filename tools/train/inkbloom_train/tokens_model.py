@@ -40,16 +40,22 @@ class InkbloomCodebook(ModelMixin, ConfigMixin):
 
     def encode(self, latent: torch.Tensor, clear: torch.Tensor) -> torch.Tensor:
         """Latents [N, C, h, w] and where they show nothing, bool [N, h, w], to codes [N, h w, 2]."""
-        shown = ~clear
-        x = latent.float().permute(0, 2, 3, 1)[shown]
-        codes = torch.zeros(*clear.shape, 2, dtype=torch.long, device=latent.device)
+        return self.nearest(latent.float().permute(0, 2, 3, 1), clear).flatten(1, 2)
+
+    def nearest(self, vectors: torch.Tensor, clear: torch.Tensor) -> torch.Tensor:
+        """The codes [..., 2] of vectors [..., C], and of places that show nothing, bool [...]."""
+        x = vectors.flatten(0, -2)
         first = nearest(x, self.embedding.weight[1:]) + 1
-        codes[shown] = torch.stack([first, nearest(x - self.embedding(first), self.residual.weight)], -1)
-        return codes.flatten(1, 2)
+        codes = torch.stack([first, nearest(x - self.embedding(first), self.residual.weight)], -1)
+        return codes.view(*clear.shape, 2) * ~clear[..., None]  # which asks a GPU nothing, as a choice of the shown ones would
+
+    def vectors(self, codes: torch.Tensor) -> torch.Tensor:
+        """What codes [..., 2] stand for, [..., C]."""
+        return self.embedding(codes[..., 0]) + self.residual(codes[..., 1])
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes [N, h h, 2] of a square grid to a latent [N, C, h, h]."""
-        x = self.embedding(codes[..., 0]) + self.residual(codes[..., 1])
+        x = self.vectors(codes)
         side = round(x.shape[1] ** 0.5)
         return x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 

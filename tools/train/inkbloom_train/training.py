@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +18,15 @@ import numpy as np
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from inkbloom_train import checkpoint, optimizer
 from inkbloom_train.distributed import Worker
 from inkbloom_train.errors import TrainError
 
+_AHEAD = 4
+"""Processes that prepare what a stage on a GPU is given next."""
 _AGREE_EVERY = {"cpu": 1, "cuda": 8}
 """Steps between two exchanges of clocks and wishes, which keep the processes together; they stall a GPU's queue."""
 
@@ -98,12 +103,13 @@ class Interrupt:
 
 def train(
     objective: nn.Module,
-    make_batch: Callable[[np.random.Generator, int], dict],
+    make_batch: Callable[..., dict],
     schedule: Schedule,
     config: dict,
     folder: Path,
     worker: Worker,
     *,
+    prepare: Callable[[np.random.Generator, int], tuple[torch.Tensor, ...]] | None = None,
     evaluate: Callable[[dict[str, torch.Tensor]], dict] | None = None,
     compile_mode: str | None = None,
     seed: int = 0,
@@ -111,8 +117,8 @@ def train(
     """Trains ``objective`` until the schedule ends or the worker's deadline has passed.
 
     ``objective(**batch)`` gives a dict of scalar terms whose ``loss`` is minimised; its
-    parameters are the model, those that require no gradient stay as they are. ``make_batch(rng, n)`` gives n samples. ``config`` is what must not change
-    between calls. Resumes from ``folder/checkpoint``; writes it every few minutes, at the end, and on
+    parameters are the model, those that require no gradient stay as they are. ``make_batch(rng, n)`` gives n samples, ``make_batch(rng, n, prepared)`` from what
+    ``prepare(rng, n)`` gave, which beside a GPU other processes do ahead. ``config`` is what must not change between calls. Resumes from ``folder/checkpoint``; writes it every few minutes, at the end, and on
     SIGTERM; ``folder/log.jsonl`` gets a line for each report. ``evaluate`` gets the averaged weights
     and is called before each checkpoint on the leading process.
     """
@@ -141,6 +147,7 @@ def train(
     reported = saved = time.monotonic()
     first_step = state.step
     objective.train()
+    prepared = _ahead(prepare, share, state.step, seed, worker) if prepare else None
 
     def save() -> None:
         nonlocal saved
@@ -170,7 +177,7 @@ def train(
                     group["lr"] = schedule.rate_at(state.step, progress)
             rng = np.random.default_rng([seed, state.step, worker.rank])
             torch.manual_seed(int(rng.integers(2**62)))
-            batch = make_batch(rng, share)
+            batch = make_batch(rng, share, next(prepared)) if prepared else make_batch(rng, share)
             with worker.autocast():
                 terms = model(**batch)
             terms["loss"].backward()
@@ -198,6 +205,27 @@ def train(
     return state
 
 
+def _ahead(
+    prepare: Callable[[np.random.Generator, int], tuple[torch.Tensor, ...]], count: int, first: int, seed: int, worker: Worker
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """What ``prepare`` gives for each step from ``first`` on. A GPU does not wait for it: some processes are ahead."""
+    processes = {"num_workers": _AHEAD, "multiprocessing_context": "fork", "prefetch_factor": 4} if worker.device.type == "cuda" else {}
+    return iter(DataLoader(_Steps(prepare, count, seed, worker.rank), batch_size=None, sampler=range(first, sys.maxsize), **processes))
+
+
+@dataclass
+class _Steps(Dataset):
+    """What each step's samples are prepared to."""
+
+    prepare: Callable[[np.random.Generator, int], tuple[torch.Tensor, ...]]
+    count: int
+    seed: int
+    rank: int
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, ...]:
+        return self.prepare(np.random.default_rng([self.seed, step, self.rank, 1]), self.count)
+
+
 def compiled(model: nn.Module, mode: str | None, worker: Worker) -> nn.Module:
     """``model`` by torch.compile in that mode; as it is for None, and where a CPU lacks the C++ compiler that this takes.
 
@@ -210,7 +238,7 @@ def compiled(model: nn.Module, mode: str | None, worker: Worker) -> nn.Module:
         return model
     # Few shapes, each compiled for itself: a general one would be slower.
     settings = {"mode": None if mode == "default" else mode, "dynamic": False}
-    blocks = [part for part in model.modules() if isinstance(part, BasicTransformerBlock)]
+    blocks = [part for part in model.modules() if isinstance(part, BasicTransformerBlock | LlamaDecoderLayer)]
     if worker.device.type == "cpu" or not blocks:
         return torch.compile(model, **settings)
     for block in blocks:

@@ -98,19 +98,32 @@ def test_a_wider_transformer_draws_what_the_narrow_one_drew_whatever_the_layout(
     assert plain.abs().max() > 0.1 and (plain - laid_out).abs().max() < 1e-5
 
 
-def test_layouts_are_thumbnails_enlarged_and_near_codes_are_near(smoke):
+def test_layouts_are_thumbnails_enlarged_of_which_the_writer_redraws_a_share(smoke):
+    worker, found = distributed.start("cpu"), latents.load(smoke, torch.device("cpu"))
+    assert found.thumbnails.shape[2] * 2 == found.values.shape[2] and found.thumbnails_clear.any() and not found.thumbnails_clear.all()
+    views, (text, mask) = torch.arange(8), TextEncoder(worker.device, 32)(["flat sticker of heart"] * 8)
+    drawn = {}
+    for redrawn in (0.0, 1.0):
+        preset = presets.load("smoke", [f"hybrid.redrawn={redrawn}"])
+        drawn[redrawn] = hybrid.Layouts(preset, None, smoke, worker, found)(views, text, mask)
+    layout, codebook = drawn[0.0], vq.load(smoke.stage("vq"), vq.COMPONENT, presets.load("smoke", []))
+    assert torch.equal(layout[:, :, ::2, ::2], layout[:, :, 1::2, 1::2]) and layout.shape == found.values[:8].shape
+    assert torch.equal(layout[:, :, ::2, ::2], codebook.decode(codebook.encode(found.thumbnails[:8].float(), found.thumbnails_clear[:8])))
+    assert (drawn[1.0] != layout).any()
+
+
+def test_what_sampling_may_get_wrong_is_wrong_in_training(smoke):
     preset = presets.load("smoke", [])
     codebook = vq.load(smoke.stage("vq"), vq.COMPONENT, preset)
-    found = latents.load(smoke, torch.device("cpu"))
-    assert found.thumbnails.shape[2] * 2 == found.values.shape[2] and found.thumbnails_clear.any() and not found.thumbnails_clear.all()
-    small, clear = found.thumbnails[:8].float(), found.thumbnails_clear[:8]
-    layout = hybrid.disturbed(codebook, small, clear, 0.0)
-    assert torch.equal(layout[:, :, ::2, ::2], layout[:, :, 1::2, 1::2]) and layout.shape == found.values[:8].shape
-    assert (hybrid.disturbed(codebook, small, clear, 1.0) != layout).any()
+    codes = autoregress.encode(codebook, latents.load(smoke, torch.device("cpu")), fine=True).long()
+    assert torch.equal(autoregress.disturbed(codes, codebook, 0.0), codes)
+    torch.manual_seed(0)
+    changed = (autoregress.disturbed(codes, codebook, 0.5) != codes).any(-1).float().mean()
+    assert 0.05 < changed < 0.4
 
 
 def test_token_stages_are_done_and_their_models_exported(smoke):
-    for stage in ("autoregress", "hybrid"):
+    for stage in ("autoregress", hybrid.TEACHER, hybrid.STUDENT):
         assert checkpoint.load_meta(smoke.stage(stage) / "checkpoint")["state"]["done"], stage
     assert "held_coarse_bits" in checkpoint.load_meta(smoke.stage("autoregress") / "checkpoint")["state"]["measures"]
     index = json.loads((smoke.export / "model_index.json").read_text())
@@ -119,6 +132,7 @@ def test_token_stages_are_done_and_their_models_exported(smoke):
     model = InkbloomAutoregressive.from_pretrained(smoke.export / "autoregressive")
     assert model.places == 20 and not (smoke.export / "autoregressive" / "generation_config.json").exists()
     assert load_file(smoke.export / "autoregressive" / "model.safetensors")["model.embed_tokens.weight"].dtype == torch.float16
+    assert (index["hybrid_steps"], index["hybrid_guidance"]) == (4, 1.0)
     assert "| hybrid | 80 |" in (smoke.export / "README.md").read_text()
 
 
