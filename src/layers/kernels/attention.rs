@@ -108,7 +108,7 @@ mod gpu {
             bias_step = bias.stride(3);
         }
         let mut weights = Shared::<[f32]>::new_slice(MOST);
-        let mut peak = -1.0e38f32;
+        let mut peak = f32::MIN.runtime();
         let mut k = first;
         while k < tk {
             let key_at = key_start + k * key.stride(2);
