@@ -1,6 +1,6 @@
 //! Normalisations.
 
-use burn::tensor::{Tensor, TensorData, module};
+use burn::tensor::{Device, Tensor, TensorData, module};
 
 use super::{
     Activation, Linear,
@@ -115,6 +115,26 @@ impl AdaLayerNormContinuous {
     }
 }
 
+/// `[N, A, B]`, each of N normalised over A and B.
+fn normalised(x: Tensor<3>, eps: f64) -> Tensor<3> {
+    let [n, a, b] = x.dims();
+    if x.device() == Device::flex() {
+        // The values are normalised as a layer norm's are; the ones are what it scales by.
+        let ones = Tensor::ones([a * b], &x.device());
+        return module::layer_norm(x.reshape([n, a * b]), ones, None, eps).reshape([n, a, b]);
+    }
+    by_rows(x, eps)
+}
+
+/// The same by means of rows and their mean: what burn 0.22.1 calls the mean of more than 2^18 values on a GPU is the sum
+/// of some of them.
+fn by_rows(x: Tensor<3>, eps: f64) -> Tensor<3> {
+    let mean = |x: Tensor<3>| x.mean_dim(2).mean_dim(1);
+    let centred = x.clone() - mean(x);
+    let variance = mean(centred.clone() * centred.clone());
+    centred / (variance + eps).sqrt()
+}
+
 /// Group normalisation over channel groups and all positions (`torch.nn.GroupNorm`).
 pub struct GroupNorm {
     weight: Tensor<1>,
@@ -132,12 +152,22 @@ impl GroupNorm {
     /// `[N, C, H, W] -> [N, C, H, W]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, c, h, w] = x.dims();
-        let width = c / self.groups * h * w;
-        // A group's values are normalised as a layer norm's are; the ones are what it scales by.
-        let ones = Tensor::ones([width], &x.device());
-        // [N, C, H, W] -> [N * groups, C / groups * H * W]
-        let x = module::layer_norm(x.reshape([n * self.groups, width]), ones, None, self.eps);
+        // [N, C, H, W] -> [N * groups, C / groups * H, W]
+        let x = normalised(x.reshape([n * self.groups, c / self.groups * h, w]), self.eps);
         let channels = |t: &Tensor<1>| t.clone().reshape([1, c, 1, 1]);
         x.reshape([n, c, h, w]) * channels(&self.weight) + channels(&self.bias)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_then_their_means_are_the_mean_of_all() {
+        let values: Vec<f32> = (0..2 * 5 * 7).map(|i| (i as f32 * 0.7).sin() * 3.0 + 1.0).collect();
+        let x = Tensor::<3>::from_data(TensorData::new(values, [2, 5, 7]), &Device::flex());
+        let difference = (normalised(x.clone(), 1e-5) - by_rows(x, 1e-5)).abs().max();
+        assert!(difference.into_data().try_to_vec::<f32>().unwrap()[0] < 1e-6);
     }
 }
