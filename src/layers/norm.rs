@@ -170,4 +170,19 @@ mod tests {
         let difference = (normalised(x.clone(), 1e-5) - by_rows(x, 1e-5)).abs().max();
         assert!(difference.into_data().try_to_vec::<f32>().unwrap()[0] < 1e-6);
     }
+
+    /// With the feature `gpu`, where there is one.
+    #[cfg(gpu)]
+    #[test]
+    fn a_gpu_normalises_groups_of_any_length() {
+        let Ok(gpu) = pollster::block_on(crate::gpu::Gpu::open(1 << 30)) else { return };
+        for [a, b] in [[3, 700], [512, 512], [513, 512], [1024, 1024]] {
+            let values: Vec<f32> = (0..2 * a * b).map(|i| ((i % 1000) as f32 * 0.7).sin() + 0.3).collect();
+            let on = |device: &Device| Tensor::<3>::from_data(TensorData::new(values.clone(), [2, a, b]), device);
+            let values = |x: Tensor<3>| x.into_data().try_to_vec::<f32>().unwrap();
+            let [cpu, gpu] = [&Device::flex(), &gpu.device].map(|device| values(normalised(on(device), 1e-5)));
+            let difference = cpu.iter().zip(&gpu).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(difference < 1e-3, "{a} x {b}: {difference}");
+        }
+    }
 }

@@ -72,20 +72,6 @@ it('fetches an optional component when a drawing needs it, and keeps it', async 
   assert.equal(lab.site.countOf('.bin'), 0, 'it was fetched again');
 });
 
-it('draws a picture whose groups have more values than burn sums up on a GPU', async (context) => {
-  const drawing = { prompt: 'a red apple', steps: 1, guidance: 1, trueGuidance: 1, width: 544, height: 256, seed: 1, raw: true };
-  const drawn = [];
-  for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
-    const [report] = await order(lab.page, { model: '/bundles/flux_true_guidance/', device, drawings: [drawing] });
-    assert.equal(report.error, undefined);
-    assert.equal(report.device?.kind, device);
-    drawn.push(report.raw[0]);
-  }
-  const error = relativeError(drawn[1], drawn[0]);
-  context.diagnostic(`relative error ${error.toExponential(1)}`);
-  assert.ok(error <= PARITY, `relative error ${error}`);
-});
-
 for (const device of /** @type {const} */ (['cpu', 'gpu'])) {
   describe(`on the ${device}`, () => {
     /** One page for all of them, with the engines that were loaded. @type {import('playwright-core').Page} */
