@@ -1,6 +1,6 @@
 //! Normalisations.
 
-use burn::tensor::{Tensor, TensorData, module};
+use burn::tensor::{Device, Tensor, TensorData, module};
 
 use super::{Activation, Linear, kernels::layer_norm};
 use crate::{Result, weights::Params};
@@ -130,12 +130,40 @@ impl GroupNorm {
     /// `[N, C, H, W] -> [N, C, H, W]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, c, h, w] = x.dims();
-        let width = c / self.groups * h * w;
-        // A group's values are normalised as a layer norm's are; the ones are what it scales by.
-        let ones = Tensor::ones([width], &x.device());
-        // [N, C, H, W] -> [N * groups, C / groups * H * W]
-        let x = module::layer_norm(x.reshape([n * self.groups, width]), ones, None, self.eps);
+        // [N, C, H, W] -> [N * groups, C / groups * H, W]
+        let x: Tensor<3> = x.reshape([n * self.groups, c / self.groups * h, w]);
+        let x = if x.device() == Device::flex() { normed(x, self.eps) } else { normed_by_rows(x, self.eps) };
         let channels = |t: &Tensor<1>| t.clone().reshape([1, c, 1, 1]);
         x.reshape([n, c, h, w]) * channels(&self.weight) + channels(&self.bias)
+    }
+}
+
+/// `(x - mean) / sqrt(variance + eps)` over the last two dimensions.
+fn normed(x: Tensor<3>, eps: f64) -> Tensor<3> {
+    let [n, rows, w] = x.dims();
+    // As a layer norm does it; the ones are what it scales by.
+    let ones = Tensor::ones([rows * w], &x.device());
+    module::layer_norm(x.reshape([n, rows * w]), ones, None, eps).reshape([n, rows, w])
+}
+
+/// The same. A GPU's means have a unit for each row, which takes one value after the other: over rows, and then over
+/// their means, more units have less to do, and sums stay smaller.
+fn normed_by_rows(x: Tensor<3>, eps: f64) -> Tensor<3> {
+    let mean = |x: Tensor<3>| x.mean_dim(2).mean_dim(1);
+    let centred = x.clone() - mean(x);
+    let variance = mean(centred.clone() * centred.clone());
+    centred / (variance + eps).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_by_rows_are_means() {
+        let values = (0..2 * 6 * 5).map(|i| (i as f32 * 0.7).sin() + (i / 30) as f32).collect();
+        let x = Tensor::<3>::from_data(TensorData::new::<f32, _>(values, [2, 6, 5]), &Device::flex());
+        let difference = (normed(x.clone(), 1e-6) - normed_by_rows(x, 1e-6)).abs().max();
+        assert!(difference.into_data().try_to_vec::<f32>().unwrap()[0] < 1e-5);
     }
 }
