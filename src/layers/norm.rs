@@ -126,8 +126,8 @@ fn normalised(x: Tensor<3>, eps: f64) -> Tensor<3> {
     by_rows(x, eps)
 }
 
-/// The same by means of rows and their mean: what burn 0.22.1 calls the mean of more than 2^18 values on a GPU is the sum
-/// of some of them.
+/// The same by means of rows and their mean: burn's mean has one unit of a GPU for each row, which would take a group's
+/// values one after the other, and lavapipe ends a loop after 65,535 turns.
 fn by_rows(x: Tensor<3>, eps: f64) -> Tensor<3> {
     let mean = |x: Tensor<3>| x.mean_dim(2).mean_dim(1);
     let centred = x.clone() - mean(x);
