@@ -127,6 +127,7 @@ cmd_setup() {
 # --- wasm --------------------------------------------------------------------------------------------
 
 cmd_wasm() {
+  prepare
   say "Building the WebAssembly"
   CARGO_TARGET_DIR="$WASM_TARGET" cargo_wasm build --lib -p inkbloom --target $WASM --profile wasm
   local raw="$WASM_TARGET/$WASM/wasm/inkbloom.wasm" stamp="$WASM_TARGET/optimised.sha256" sum
@@ -152,7 +153,6 @@ optimise() {
 # --- serve -------------------------------------------------------------------------------------------
 
 cmd_serve() {
-  prepare
   cmd_wasm
   node www/serve.mjs
 }
@@ -160,7 +160,6 @@ cmd_serve() {
 # --- site --------------------------------------------------------------------------------------------
 
 cmd_site() {
-  prepare
   cmd_wasm
   say "Writing the site"
   (cd "$CALLER" && node "$ROOT/tools/site/build.mjs" ${1:+--out "$1"})
