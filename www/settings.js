@@ -10,7 +10,7 @@ const ADVANCED = /** @type {const} */ (['size', 'count', 'candidates', 'way', 's
 const WAYS = {
   diffusion: ['all at once', 'The whole picture comes out of noise, clearer with each step.'],
   tokens: ['piece by piece', 'A small picture is put together from pieces, then a large one, row by row; it takes longest.'],
-  hybrid: ['laid out first', 'A small picture is put together from pieces, and the large one is drawn to it at once.'],
+  hybrid: ['laid out first', 'A small picture is put together from pieces, and the large one is drawn to it at once; the way for one thing beside another.'],
 };
 
 /** The seed and the advanced settings. */
