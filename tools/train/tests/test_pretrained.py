@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny, PixArtTransformer2DModel
+from diffusers import AutoencoderTiny, MotionAdapter, PixArtTransformer2DModel
 
 from inkbloom_train import autoregress, hybrid, presets, pretrained, transformer
 from inkbloom_train.errors import TrainError
@@ -110,3 +110,9 @@ def test_the_token_models_of_the_shipped_bundle_fit_the_cpu_preset():
     assert not torch.equal(writer.state_dict()["model.layers.0.mlp.up_proj.weight"], before)
     assert writer.lm_head.weight is writer.model.embed_tokens.weight
     assert transformer.load_weights(SHIPPED, hybrid.make(preset), hybrid.COMPONENT).config.in_channels == 2 * preset.vae.latent_channels
+
+
+def test_the_motion_adapter_of_the_shipped_bundle_is_read():
+    # Its table of positions [1, 16, 256] is stored as 16 rows.
+    table = pretrained.load(MotionAdapter, SHIPPED, "motion_adapter").state_dict()["mid_block.motion_modules.0.transformer_blocks.0.pos_embed.pe"]
+    assert table.shape == (1, 16, 256) and table.abs().max() > 0.5

@@ -217,6 +217,7 @@ def test_every_preset_is_consistent():
         assert preset.size % (vae.LATENT_PX * preset.dit.patch) == 0 and preset.encoded * vae.ENLARGED == preset.size == preset.latent * vae.LATENT_PX
         assert preset.vae.crop <= preset.size
         minutes = [stage.schedule.minutes for stage in (preset.vae, preset.dit, preset.distill, preset.autoregress, preset.hybrid.distilling, preset.scorer, preset.judge)]
+        minutes.append(preset.hybrid.teaching.minutes)
         if name == "gpu":
             assert sum(minutes) <= 30 and preset.call_minutes <= 9
 
