@@ -20,7 +20,7 @@ from inkbloom_train.errors import TrainError
 from inkbloom_train.flow import stack
 from inkbloom_train.latents import Latents
 from inkbloom_train.presets import Preset
-from inkbloom_train.samples import Asked, Samples
+from inkbloom_train.samples import Asked, Samples, laid_out
 from inkbloom_train.text import WIDTH as TEXT_WIDTH
 from inkbloom_train.text import TextEncoder
 from inkbloom_train.tokens_model import InkbloomAutoregressive, InkbloomAutoregressiveConfig, InkbloomCodebook
@@ -135,11 +135,28 @@ def save(model: InkbloomAutoregressive, folder: Path, thumbnails_only: bool) -> 
     (folder / "generation_config.json").unlink(missing_ok=True)  # nothing reads it
 
 
-def encode(codebook: InkbloomCodebook, latents: Latents, fine: bool) -> torch.Tensor:
-    """The codes of all views, the thumbnail's and, if ``fine``, the picture's after them: i16 [N, places, 2]."""
-    pairs = [(latents.thumbnails, latents.thumbnails_clear), (latents.values, latents.clear)][: 1 + fine]
-    parts = [[codebook.encode(*one).short() for one in zip(values.split(512), clear.split(512), strict=True)] for values, clear in pairs]
-    return torch.cat([torch.cat(part) for part in parts], 1)
+class Codes:
+    """The codes of all views, and so of samples."""
+
+    def __init__(self, codebook: InkbloomCodebook, latents: Latents, fine: bool = False) -> None:
+        """Of pictures only if ``fine``; of their thumbnails and quarters always."""
+
+        def encode(values: torch.Tensor, clear: torch.Tensor) -> torch.Tensor:
+            found = torch.cat([codebook.encode(*one).short() for one in zip(values.split(512), clear.split(512), strict=True)])
+            return found.unflatten(1, values.shape[2:])
+
+        self.quarters = encode(latents.quarters, latents.quarters_clear)
+        self.thumbnails = encode(latents.thumbnails, latents.thumbnails_clear)
+        self.pictures = encode(latents.values, latents.clear) if fine else None
+
+    def views(self, chosen: list[int]) -> torch.Tensor:
+        """Of views, the thumbnail's and then the picture's, if there are any: i64 [N, places, 2]."""
+        return torch.cat([grid[chosen].flatten(1, 2) for grid in (self.thumbnails, self.pictures) if grid is not None], 1).long()
+
+    def __call__(self, asked: Asked, fine: bool) -> torch.Tensor:
+        """Of samples, the thumbnail's and, if ``fine``, the picture's after them: i64 [N, places, 2]."""
+        pairs = [(self.thumbnails, self.quarters), (self.pictures, self.thumbnails)][: 1 + fine]
+        return torch.cat([laid_out(whole, half, asked, 0).flatten(1, 2) for whole, half in pairs], 1).long()
 
 
 def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, warm_start: Path | None = None) -> training.State:
@@ -148,8 +165,8 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
     codebook = vq.run(preset, data, workspace, worker)
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     latents = latents_stage.load(workspace, worker.device)
-    samples = Samples(data, latents, encoder, settings.text_dropout)
-    codes = encode(codebook, latents, bool(settings.fine_share))
+    samples = Samples(data, latents, encoder, settings.text_dropout, preset.together)
+    codes = Codes(codebook, latents, bool(settings.fine_share))
     torch.manual_seed(preset.seed)
     model, averaged = make(preset), make(preset).to(worker.device).eval()
     begin(model, codebook)
@@ -160,13 +177,14 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
     checks = {name: _check(data, latents, encoder, codes, splits) for name, splits in (("seen", (TRAIN,)), ("held", (HELD_PAIR, HELD_CONCEPT)))}
     if worker.leads and checks["held"] is not None:
         plain = [latents.plain[row] for row in data.of_split(TRAIN) if row in latents.plain]
-        floors = _floors(codes[plain], checks["held"]["codes"], codebook.config.grids[: 1 + bool(settings.fine_share)])
+        floors = _floors(codes.views(plain), checks["held"]["codes"], codebook.config.grids[: 1 + bool(settings.fine_share)])
         worker.log(f"a mixture of neighbours needs {floors} bits a place of the held-out pictures")
 
     def make_batch(rng: np.random.Generator, count: int, asked: Asked) -> dict:
-        last = places if rng.random() < settings.fine_share else coarse
+        fine = rng.random() < settings.fine_share
+        last = places if fine else coarse
         text, mask = samples.text(asked)
-        own = codes[samples.views(asked), :last].long()
+        own = codes(asked, fine)
         return {"codes": own, "seen": disturbed(own, codebook, settings.disturbed), "text": text, "mask": mask, "last": last}
 
     @torch.no_grad()
@@ -222,13 +240,13 @@ def redrawn(model: InkbloomAutoregressive, codes: torch.Tensor, text: torch.Tens
     return torch.where(chosen[..., None], torch.stack([first, second], -1), codes)
 
 
-def _check(data: DataSet, latents: Latents, encoder: TextEncoder, codes: torch.Tensor, splits: tuple[str, ...]) -> dict | None:
+def _check(data: DataSet, latents: Latents, encoder: TextEncoder, codes: Codes, splits: tuple[str, ...]) -> dict | None:
     rows = [row for row in data.of_split(*splits) if row in latents.plain]
     if not rows:
         return None
     rows = random.Random(7).sample(rows, min(CHECK_PICTURES, len(rows)))
     text, mask = encoder([canonical(data.rows[row], data.styles) for row in rows])
-    return {"codes": codes[[latents.plain[row] for row in rows]].long(), "text": text, "mask": mask}
+    return {"codes": codes.views([latents.plain[row] for row in rows]), "text": text, "mask": mask}
 
 
 def _floors(learned: torch.Tensor, held: torch.Tensor, grids: tuple[int, ...]) -> list[float]:

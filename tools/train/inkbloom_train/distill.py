@@ -110,18 +110,17 @@ def _train(
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     latents = latents_stage.load(workspace, worker.device)
-    samples = Samples(data, latents, encoder, text_dropout=0.0)
+    samples = Samples(data, latents, encoder, 0.0, preset.together)
     layouts = hybrid.Layouts(preset, data, workspace, worker, latents) if laid_out else None
     empty = encoder([""])
     fast_teacher, fast_student = (training.compiled(model, preset.compile, worker) for model in (teacher, student))
 
     def make_batch(rng: np.random.Generator, count: int, asked: Asked) -> dict:
-        views = samples.views(asked)
         text = samples.text(asked)
-        noise = torch.randn(latents.values[views].shape, device=worker.device)
+        noise = torch.randn(len(asked.views), *latents.values.shape[1:], device=worker.device)
         own_way = torch.rand(len(noise), device=worker.device) < _OWN_WAY
         with torch.no_grad(), worker.autocast():
-            layout = layouts(views, *text) if layouts else None
+            layout = layouts(asked, *text) if layouts else None
             both = [model if layout is None else hybrid.LaidOut(model, layout) for model in (fast_teacher, fast_student)]
             guided, own = flow.guided(both[0], text, empty, settings.guidance), flow.guided(both[1], text, empty, 1.0)
             x_t, t, chord = chords(guided, own, noise, own_way, settings, preset.shift)

@@ -31,7 +31,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
     settings = preset.dit
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     latents = latents_stage.load(workspace, worker.device)
-    samples = Samples(data, latents, encoder, settings.text_dropout)
+    samples = Samples(data, latents, encoder, settings.text_dropout, preset.together)
     torch.manual_seed(preset.seed)
     transformer = make(preset)
     if warm_start is not None:
@@ -41,7 +41,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
     check = {name: _check_batch(data, latents, encoder, splits) for name, splits in (("seen", (TRAIN,)), ("held", (HELD_PAIR, HELD_CONCEPT)))}
 
     def make_batch(rng: np.random.Generator, count: int, asked: Asked) -> dict:
-        x_0 = latents.values[samples.views(asked)].float()
+        x_0 = samples.pictures(asked)
         text, mask = samples.text(asked)
         return {
             "x_0": x_0,

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from inkbloom_train import generate, hybrid, scorer
 from inkbloom_train import vae as vae_stage
-from inkbloom_train.data.captions import canonical
+from inkbloom_train.data import augment
+from inkbloom_train.data.captions import ABOVE, BESIDE, TWO, canonical, plural, with_article
 from inkbloom_train.data.dataset import HELD_CONCEPT, HELD_PAIR, TRAIN, DataSet
 from inkbloom_train.distributed import Worker
 from inkbloom_train.errors import TrainError
@@ -52,6 +53,16 @@ class Scores:
     style: float
 
 
+@dataclass
+class Structured:
+    """A prompt for two things, one half of the picture each."""
+
+    prompt: str
+    relation: str
+    rows: tuple[int, int]
+    """Pictures of the things, the left or upper one first."""
+
+
 def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> dict:
     """Measures everything that is trained and writes ``evaluate/``: report.json, table.md, grid.png, failures.png."""
     judge = scorer.train(preset, data, workspace, worker, scorer.JUDGE)
@@ -78,6 +89,17 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
         report["alpha"][source] = _unclean_alpha(everything)
         report["nearest"][source] = _nearest(everything, pixels, data)
 
+    structured = ask_structured(judge, data, preset.evaluate.structured)
+    report["structured"] = {"real pictures": halves_named(judge, data, structured, _side_by_side(structured, pixels))}
+
+    def measure_structured(source: str, model: generate.Generator | generate.Writer, candidates: int) -> None:
+        asking = [one.prompt for one in structured]
+        drawn = [model(asking, seed=seed, batch=preset.evaluate.batch) for seed in range(candidates)]
+        report["structured"][source] = halves_named(judge, data, structured, drawn[0])
+        if candidates > 1:
+            best = choose(chooser, np.stack(drawn), model.encoder.pooled(asking))
+            report["structured"][f"{source}, best of {candidates}"] = halves_named(judge, data, structured, best)
+
     def draw(model: generate.Generator, seed: int = 0) -> dict[str, np.ndarray]:
         return {split: model(asking, seed=seed, batch=preset.evaluate.batch) for split, asking in prompts.items()}
 
@@ -88,6 +110,7 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
         measure(source, made)
         generate.grid(model(list(GRID), batch=preset.evaluate.batch), list(GRID)).save(folder / f"grid-{which}.png")
         _failures(judge, data, asked[TRAIN], made[TRAIN]).save(folder / f"failures-{which}.png")
+        measure_structured(source, model, preset.evaluate.candidates if which == served else 1)
         if which == generate.TEACHER and model.steps != preset.evaluate.many_steps:
             many = replace(model, steps=preset.evaluate.many_steps)
             measure(f"{which}, {many.steps} steps", draw(many))
@@ -103,6 +126,7 @@ def run(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker) -> 
         if generate.has(workspace, "autoregress") and (which == generate.TOKENS or generate.has(workspace, hybrid.STUDENT)):
             writer = generate.load_writer(preset, workspace, worker, which)
             _by_candidates(writer, which, prompts, preset.evaluate, chooser, measure)
+            measure_structured(which, writer, preset.evaluate.candidates)
             generate.grid(writer(list(GRID), batch=preset.evaluate.batch), list(GRID)).save(folder / f"grid-{which}.png")
     report["scores"] = [asdict(entry) for entry in scores]
     report["concepts"] = len(judge.concepts)
@@ -150,9 +174,74 @@ def _by_candidates(
         candidates.append({split: model(asking, seed=seed, batch=settings.batch) for split, asking in prompts.items()})
         count = len(candidates)
         if count in (1, settings.candidates // 2, settings.candidates):
-            texts = {split: model.base.encoder.pooled(asking) for split, asking in prompts.items()}
+            texts = {split: model.encoder.pooled(asking) for split, asking in prompts.items()}
             chosen = {split: choose(chooser, np.stack([drawn[split] for drawn in candidates]), texts[split]) for split in prompts}
             measure(source if count == 1 else f"{source}, best of {count}", chosen)
+
+
+def ask_structured(judge: Scorer, data: DataSet, count: int) -> list[Structured]:
+    """Prompts for two of a thing, one beside and one above another, at most ``count`` of each, in the styles that are offered
+    most often: of training pictures whose concept the judge names, for only of those it can tell whether they were drawn."""
+    heaviest = max((info.weight for info in data.styles.values() if info.listed), default=0)
+    rows = [row for row in data.of_split(TRAIN) if data.styles[data.rows[row].style].weight == heaviest]
+    rng = random.Random(11)
+    rng.shuffle(rows)
+    pixels = np.stack([augment.plain(data, row, 2 * judge.objective.model.config.sample_size)[0] for row in rows[: 12 * count]])
+    ranks = judge.ranks(judge.embed(np.stack([_alone(picture) for picture in pixels]))[0], [data.rows[row].concept for row in rows[: len(pixels)]])
+    named: dict[str, list[int]] = {}
+    for row, rank in zip(rows, ranks.tolist(), strict=False):
+        if rank < 1:
+            named.setdefault(data.rows[row].style, []).append(row)
+    asked = []
+    for style in sorted(named):
+        phrase, things = data.styles[style].phrases[0], list({data.rows[row].concept: row for row in named[style]}.values())
+        for first, second in zip(things[::2], things[1::2], strict=False):
+            one, other = (data.rows[row].names[0] for row in (first, second))
+            asked.append(Structured(f"{phrase} of two {plural(one)}", TWO, (first, first)))
+            asked.append(Structured(f"{phrase} of {with_article(one)} next to {with_article(other)}", BESIDE, (first, second)))
+            asked.append(Structured(f"{phrase} of {with_article(one)} above {with_article(other)}", ABOVE, (first, second)))
+    rng.shuffle(asked)
+    return [one for relation in (TWO, BESIDE, ABOVE) for one in [one for one in asked if one.relation == relation][:count]]
+
+
+def halves_named(judge: Scorer, data: DataSet, asked: list[Structured], pictures: np.ndarray) -> dict[str, float]:
+    """By relation: of how many percent of the pictures [N, H, W, 4] the judge names what each half should show."""
+    parts = np.stack([_alone(part) for one, picture in zip(asked, pictures, strict=True) for part in _halves(picture, one.relation)])
+    ranks = judge.ranks(judge.embed(parts)[0], [data.rows[row].concept for one in asked for row in one.rows])
+    both = (ranks < 1).view(-1, 2).all(1).tolist()
+    hits: dict[str, list[bool]] = {}
+    for one, hit in zip(asked, both, strict=True):
+        hits.setdefault(one.relation, []).append(hit)
+    return {relation: round(100 * sum(found) / len(found), 1) for relation, found in hits.items()}
+
+
+def _halves(picture: np.ndarray, relation: str) -> list[np.ndarray]:
+    """The left and the right half, or the upper and the lower one."""
+    return np.array_split(picture, 2, axis=0 if relation == ABOVE else 1)
+
+
+def _alone(picture: np.ndarray, margin: float = 0.05) -> np.ndarray:
+    """What a picture [H, W, 4] shows, in the middle of a square that it just fills, at the side of the scorers."""
+    shown = np.argwhere(picture[..., 3] > 12)
+    if not len(shown):
+        shown = np.array([[0, 0], [picture.shape[0] - 1, picture.shape[1] - 1]])
+    (top, left), (bottom, right) = shown.min(0), shown.max(0) + 1
+    box = int(np.ceil(max(bottom - top, right - left) * (1 + 2 * margin)))
+    square = np.zeros((box, box, 4), np.uint8)
+    y, x = (box - (bottom - top)) // 2, (box - (right - left)) // 2
+    square[y : y + bottom - top, x : x + right - left] = picture[top:bottom, left:right]
+    small = F.interpolate(torch.from_numpy(square).permute(2, 0, 1)[None].float(), size=(scorer.SIDE, scorer.SIDE), mode="bilinear", antialias=True)
+    return small[0].permute(1, 2, 0).round().byte().numpy()
+
+
+def _side_by_side(asked: list[Structured], pixels: torch.Tensor) -> np.ndarray:
+    """The real pictures, two of a thing or two things, each at half the size."""
+    small = {row: F.avg_pool2d(pixels[row].permute(2, 0, 1)[None].float(), 2)[0].permute(1, 2, 0).byte().numpy() for one in asked for row in one.rows}
+    drawn = np.zeros((len(asked), *pixels.shape[1:]), np.uint8)
+    for picture, one in zip(drawn, asked, strict=True):
+        for half, row in zip(_halves(picture, one.relation), one.rows, strict=True):
+            half[tuple(slice((side - small[row].shape[0]) // 2, (side + small[row].shape[0]) // 2) for side in half.shape[:2])] = small[row]
+    return drawn
 
 
 def _by_style(judge: Scorer, data: DataSet, asked: dict[str, list[int]], candidates: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:
@@ -228,6 +317,12 @@ def table(report: dict) -> str:
         "",
         *([f"The shipped scorer finds the concept of {report['chooser']['top1']} % of {report['chooser']['count']} pictures that it never learned from.", ""]
           if "chooser" in report else []),
+        "Prompts for two things, of which the judge names both, each in its half of the picture, in percent:",
+        "",
+        "| pictures | two of a thing | one beside another | one above another |",
+        "| --- | --- | --- | --- |",
+        *(f"| {source} | {' | '.join(str(found.get(relation, '')) for relation in (TWO, BESIDE, ABOVE))} |" for source, found in report["structured"].items()),
+        "",
         "| style | drawings | R@1 |",
         "| --- | --- | --- |",
         *(f"| {style} | {count} | {top1} |" for style, (count, top1) in report["styles"].items()),

@@ -72,6 +72,10 @@ class Writer:
     """Whether it writes the picture's codes after the thumbnail's; a hybrid never does."""
     temperature: float = 1.0
 
+    @property
+    def encoder(self) -> TextEncoder:
+        return self.base.encoder
+
     @torch.no_grad()
     def __call__(self, prompts: list[str], seed: int = 0, batch: int = 32) -> np.ndarray:
         """As ``Generator``: [N, size, size, 4]; thumbnails are half as large."""

@@ -69,21 +69,21 @@ class LayoutObjective(nn.Module):
 
 
 class Layouts:
-    """Layouts of views as the token transformer may draw them: the thumbnails' own codes, some redrawn by it.
+    """Layouts of samples as the token transformer may draw them: the thumbnails' own codes, some redrawn by it.
 
-    It gives the layouts [N, C, h, w] of views [N] whose captions are ``text`` with its ``mask``.
+    It gives the layouts [N, C, h, w] of samples whose captions are ``text`` with its ``mask``.
     """
 
     def __init__(self, preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, latents: Latents) -> None:
         self.codebook = vq.run(preset, data, workspace, worker)
         self.writer = autoregress.load(preset, workspace).to(worker.device)
-        self.codes = autoregress.encode(self.codebook, latents, fine=False)
+        self.codes = autoregress.Codes(self.codebook, latents)
         self.redrawn = preset.hybrid.redrawn
 
     @torch.no_grad()
-    def __call__(self, views: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        share = self.redrawn * torch.rand(len(views), device=text.device)
-        return enlarged(self.codebook.decode(autoregress.redrawn(self.writer, self.codes[views].long(), text, mask, share)))
+    def __call__(self, asked: Asked, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        share = self.redrawn * torch.rand(len(text), device=text.device)
+        return enlarged(self.codebook.decode(autoregress.redrawn(self.writer, self.codes(asked, fine=False), text, mask, share)))
 
 
 def load(preset: Preset, workspace: Workspace, stage: str = TEACHER) -> Velocity:
@@ -98,7 +98,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
     encoder = TextEncoder(worker.device, preset.max_text_tokens)
     latents = latents_stage.load(workspace, worker.device)
     layouts = Layouts(preset, data, workspace, worker, latents)
-    samples = Samples(data, latents, encoder, preset.dit.text_dropout)
+    samples = Samples(data, latents, encoder, preset.dit.text_dropout, preset.together)
     torch.manual_seed(preset.seed)
     model = make(preset)
     if warm_start is not None and pretrained.has(warm_start, COMPONENT):
@@ -109,12 +109,11 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
         model.load_state_dict(widened(narrow, model))
 
     def make_batch(rng: np.random.Generator, count: int, asked: Asked) -> dict:
-        views = samples.views(asked)
         text, mask = samples.text(asked)
-        x_0 = latents.values[views].float()
+        x_0 = samples.pictures(asked)
         bare = torch.rand(count, device=worker.device) < settings.bare
         return {
-            "layout": layouts(views, text, mask) * ~bare.view(-1, 1, 1, 1),
+            "layout": layouts(asked, text, mask) * ~bare.view(-1, 1, 1, 1),
             "x_0": x_0,
             "noise": torch.randn_like(x_0),
             "t": torch.randn(count, device=worker.device).sigmoid(),

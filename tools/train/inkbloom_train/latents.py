@@ -2,8 +2,8 @@
 
 View 0 holds every picture as it is; each further view holds the training split, augmented anew.
 A view is ``view-NNN.safetensors`` with ``view-NNN.json`` (what each shows): f16 ``latents`` [N, C, h, w], the
-``thumbnails`` [N, C, h / 2, w / 2] of the same pictures at half the size, and where each is fully transparent,
-``latents_clear`` [N, h, w] and ``thumbnails_clear``.
+``thumbnails`` [N, C, h / 2, w / 2] of the same pictures at half the size, the ``quarters`` of them at a quarter, and
+where each is fully transparent, ``latents_clear`` [N, h, w] and so on.
 """
 
 import hashlib
@@ -33,7 +33,9 @@ from inkbloom_train.presets import Preset
 from inkbloom_train.workspace import Workspace
 
 _STATISTICS = "statistics.json"
-_PARTS = ("latents", "thumbnails", "latents_clear", "thumbnails_clear")
+_SIDES = {"latents": 1, "thumbnails": 2, "quarters": 4}
+"""How many times smaller pictures are encoded."""
+_PARTS = (*_SIDES, *(f"{part}_clear" for part in _SIDES))
 
 
 @dataclass
@@ -44,10 +46,14 @@ class Latents:
     """f16 [N, C, h, w], mean 0 and standard deviation 1."""
     thumbnails: torch.Tensor
     """f16 [N, C, h / 2, w / 2], in the same units: the pictures at half the size."""
+    quarters: torch.Tensor
+    """f16 [N, C, h / 4, w / 4]."""
     clear: torch.Tensor
     """Bool [N, h, w]: the places of ``values`` that show nothing."""
     thumbnails_clear: torch.Tensor
     """Bool [N, h / 2, w / 2]."""
+    quarters_clear: torch.Tensor
+    """Bool [N, h / 4, w / 4]."""
     views: list[View]
     mean: torch.Tensor
     """[C]: what to add back, after the deviation, before decoding."""
@@ -82,7 +88,7 @@ def encode(preset: Preset, dataset: DataSet, workspace: Workspace, worker: Worke
 
 
 def _whole(path: Path) -> bool:
-    """Whether a view is there with all that is read of one; earlier ones had no thumbnails."""
+    """Whether a view is there with all that is read of one; earlier ones had no thumbnails, or no quarters."""
     if not path.exists():
         return False
     with safe_open(path, "pt") as file:
@@ -125,7 +131,8 @@ def _encode_view(path: Path, rows: list[int], number: int, vae: AutoencoderTiny,
 
     def flush() -> None:
         x = to_model(torch.from_numpy(np.stack(waiting)).to(worker.device))
-        for part, pictures in (("latents", x), ("thumbnails", F.avg_pool2d(x, 2))):
+        for part, times in _SIDES.items():
+            pictures = F.avg_pool2d(x, times)
             with worker.autocast():
                 latent = vae.encoder(pictures)
             found[part].append(latent.half().cpu())
@@ -178,9 +185,9 @@ def load(workspace: Workspace, device: torch.device) -> Latents:
     found, views = {part: [] for part in _PARTS}, []
     for path in paths:
         if not _whole(path):
-            raise TrainError(f"{path} is of an earlier version, without thumbnails: run the stage `latents` again")
+            raise TrainError(f"{path} is of an earlier version, without quarters: run the stage `latents` again")
         stored = load_file(path)
-        for part in ("latents", "thumbnails"):
+        for part in _SIDES:
             found[part].append(((stored[part].float() - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)).half())
             found[f"{part}_clear"].append(stored[f"{part}_clear"])
         views += [View(**entry) for entry in json.loads(path.with_suffix(".json").read_text())]

@@ -142,6 +142,8 @@ class EvaluateSettings:
     """Steps that the teacher is served with, where there is no student."""
     many_steps: int = 25
     """The teacher is measured with these too, as what fewer steps are held against."""
+    structured: int = 48
+    """Prompts for two things, of each kind."""
     candidates: int = 4
     """Drawings of each prompt of which the shipped scorer chooses one."""
     guidance: float = 3.5
@@ -167,6 +169,8 @@ class Preset:
     evaluate: EvaluateSettings
     shift: float = 1.5
     """Time shift of the sampling steps, as FlowMatchEulerDiscreteScheduler's; measured at 128 px only."""
+    together: float = 0.2
+    """Share of the generative stages' samples that are put together from several single things."""
     max_text_tokens: int = 32
     call_minutes: float | None = None
     """How long one call may train; the next goes on."""
@@ -277,7 +281,7 @@ def _smoke() -> Preset:
         ),
         scorer=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=8, tenth=1, seed=11, captions=1),
         judge=ScorerSettings(Schedule(samples=160, batch=8, rate=1e-3, warmup=5), width=16, tenth=0, seed=0),
-        evaluate=EvaluateSettings(prompts=4, teacher_steps=4, many_steps=6, candidates=2, batch=8),
+        evaluate=EvaluateSettings(prompts=4, structured=3, teacher_steps=4, many_steps=6, candidates=2, batch=8),
     )
 
 

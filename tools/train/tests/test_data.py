@@ -109,6 +109,15 @@ def test_captions_are_never_empty_and_name_both_things_of_a_composite():
     assert "two cats" in captions.caption(View([0], captions.TWO), rows, {"flat": StyleInfo(["flat emoji"])}, random.Random(1))
 
 
+def test_captions_of_what_is_put_together_say_how_and_name_unusual_colours():
+    rows, styles = [row(), row(names=["dog"], concept="dog")], {"flat": StyleInfo(["flat emoji"])}
+    for seed in range(100):
+        rng = random.Random(seed)
+        assert "four purple cats" in captions.together(captions.FOUR, [View([0], colours=["purple"], recoloured=True)], rows, styles, rng)
+        text = captions.together(captions.ABOVE, [View([0], colours=["blue"], recoloured=True), View([1])], rows, styles, rng)
+        assert text.index("blue cat") > text.index("dog") if "below" in text else text.index("blue cat") < text.index("dog"), text
+
+
 def test_plurals():
     nouns = ["cat", "fox", "cherry", "key", "scissors", "glass"]
     assert [captions.plural(noun) for noun in nouns] == ["cats", "foxes", "cherries", "keys", "scissors", "glasses"]

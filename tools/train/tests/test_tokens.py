@@ -11,7 +11,9 @@ from transformers import DynamicCache
 
 from inkbloom_train import autoregress, checkpoint, distributed, generate, hybrid, latents, presets, pretrained, transformer, vq
 from inkbloom_train.cli import main
+from inkbloom_train.data import dataset
 from inkbloom_train.errors import TrainError
+from inkbloom_train.samples import Asked, Samples
 from inkbloom_train.text import TextEncoder
 from inkbloom_train.tokens_model import InkbloomAutoregressive, InkbloomAutoregressiveConfig, InkbloomCodebook, nearest
 
@@ -101,21 +103,42 @@ def test_a_wider_transformer_draws_what_the_narrow_one_drew_whatever_the_layout(
 def test_layouts_are_thumbnails_enlarged_of_which_the_writer_redraws_a_share(smoke):
     worker, found = distributed.start("cpu"), latents.load(smoke, torch.device("cpu"))
     assert found.thumbnails.shape[2] * 2 == found.values.shape[2] and found.thumbnails_clear.any() and not found.thumbnails_clear.all()
-    views, (text, mask) = torch.arange(8), TextEncoder(worker.device, 32)(["flat sticker of heart"] * 8)
+    text, mask = TextEncoder(worker.device, 32)(["flat sticker of heart"] * 8)
+    asked = Asked(torch.arange(8), torch.zeros(0, 4, dtype=torch.long), found.quarters.shape[2], *[torch.empty(0)] * 2)
     drawn = {}
     for redrawn in (0.0, 1.0):
         preset = presets.load("smoke", [f"hybrid.redrawn={redrawn}"])
-        drawn[redrawn] = hybrid.Layouts(preset, None, smoke, worker, found)(views, text, mask)
+        drawn[redrawn] = hybrid.Layouts(preset, None, smoke, worker, found)(asked, text, mask)
     layout, codebook = drawn[0.0], vq.load(smoke.stage("vq"), vq.COMPONENT, presets.load("smoke", []))
     assert torch.equal(layout[:, :, ::2, ::2], layout[:, :, 1::2, 1::2]) and layout.shape == found.values[:8].shape
     assert torch.equal(layout[:, :, ::2, ::2], codebook.decode(codebook.encode(found.thumbnails[:8].float(), found.thumbnails_clear[:8])))
     assert (drawn[1.0] != layout).any()
 
 
+def test_samples_are_put_together_from_views_of_half_the_size(smoke):
+    preset, worker, found = presets.load("smoke", []), distributed.start("cpu"), latents.load(smoke, torch.device("cpu"))
+    data = dataset.load(smoke.dataset)
+    samples = Samples(data, found, TextEncoder(worker.device, 32), text_dropout=0.0, together=1.0)
+    asked = samples.ask(np.random.default_rng(0), 64)
+    codes = autoregress.Codes(vq.load(smoke.stage("vq"), vq.COMPONENT, preset), found, fine=True)
+    pictures, coarse = samples.pictures(asked), codes(asked, fine=True)[:, :4].view(-1, 2, 2, 2)
+    assert pictures.shape == (64, *found.values.shape[1:]) and codes(asked, fine=False).shape == (64, 4, 2)
+    counts = torch.bincount(asked.parts[:, 0], minlength=64)
+    assert set(counts.tolist()) >= {2, 3, 4}
+    for sample, view, top, left in asked.parts.tolist():
+        assert torch.equal(pictures[sample, :, 2 * top : 2 * top + 2, 2 * left : 2 * left + 2], found.thumbnails[view].float())
+        assert torch.equal(coarse[sample, top, left], codes.quarters[view][0, 0].long())
+        assert data.rows[found.views[view].rows[0]].style == data.rows[found.views[asked.views[sample]].rows[0]].style
+    alone = counts.tolist().index(0) if 0 in counts else None  # what is a composite already stays as it is
+    assert alone is None or torch.equal(pictures[alone], found.values[asked.views[alone]].float())
+    pair = next(number for number in range(64) if counts[number] == 2)
+    assert (coarse[pair].flatten(0, 1) == 0).all(1).sum() >= 2  # nothing beside them
+
+
 def test_what_sampling_may_get_wrong_is_wrong_in_training(smoke):
     preset = presets.load("smoke", [])
     codebook = vq.load(smoke.stage("vq"), vq.COMPONENT, preset)
-    codes = autoregress.encode(codebook, latents.load(smoke, torch.device("cpu")), fine=True).long()
+    codes = autoregress.Codes(codebook, latents.load(smoke, torch.device("cpu")), fine=True).views(list(range(24)))
     assert torch.equal(autoregress.disturbed(codes, codebook, 0.0), codes)
     torch.manual_seed(0)
     changed = (autoregress.disturbed(codes, codebook, 0.5) != codes).any(-1).float().mean()

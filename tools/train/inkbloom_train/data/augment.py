@@ -14,7 +14,7 @@ _NO_FLIP = re.compile(
     r"clock|o'clock|thirty|watch|left|right|calendar|newspaper|keyboard|sign|map|globe|book|page|card|dice|die|music|note|"
     r"abacus|scroll|receipt|ticket|medal|hundred|label|question|moon|quarter|crescent|hand|finger|text|letter"
 )
-_COMPOSITES = 0.14
+_COMPOSITES = 0.1
 _HUE_SHIFTS = 0.18
 _SMALL = 0.62
 """Side from which down a picture is called small."""

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from inkbloom_train.data.colours import NAMES as COLOUR_NAMES
 from inkbloom_train.data.dataset import Row, StyleInfo
 
-TEMPLATE_WORDS = "a an two and of , next to beside the left right small sticker"
+TEMPLATE_WORDS = "a an two three four and of , next to beside above below on top the left right small sticker"
 """Every word that the templates below add to names, keywords, colours and style phrases."""
-SINGLE, TWO, BESIDE = "single", "two", "beside"
+SINGLE, TWO, THREE, FOUR, BESIDE, ABOVE = "single", "two", "three", "four", "beside", "above"
+COUNTS = (TWO, THREE, FOUR)
+"""Of one thing, each called by its word."""
 
 
 @dataclass
@@ -16,7 +18,7 @@ class View:
     """What one training picture shows: a picture of the data set, or a composite of two."""
 
     rows: list[int]
-    """Indices into the data set; for BESIDE the left one first."""
+    """Indices into the data set; for BESIDE the left one first, for ABOVE the upper one."""
     relation: str = SINGLE
     colours: list[str] = field(default_factory=list)
     recoloured: bool = False
@@ -34,13 +36,22 @@ def caption(view: View, rows: list[Row], styles: dict[str, StyleInfo], rng: rand
     """A random caption of a view."""
     shown = [rows[index] for index in view.rows]
     style = rng.choice(styles[shown[0].style].phrases)
-    if view.relation == BESIDE:
-        subject = _beside(*(_thing(row, rng, article=True) for row in shown), rng)
-    elif view.relation == TWO:
-        subject = f"two {_colours(view, shown[0], rng)}{plural(_name(shown[0], rng))}"
-    else:
+    if view.relation == SINGLE:
         subject = _single(view, shown[0], rng)
+    elif view.relation in COUNTS:
+        subject = _several(view.relation, view, shown[0], rng)
+    else:
+        subject = _pair(view.relation, [_thing(View([index]), rows[index], rng) for index in view.rows], rng)
     return _with_style(subject, style, rng)
+
+
+def together(relation: str, parts: list[View], rows: list[Row], styles: dict[str, StyleInfo], rng: random.Random) -> str:
+    """A random caption of single things of one style put together: of one part for COUNTS, else of two."""
+    shown = [rows[part.rows[0]] for part in parts]
+    style = rng.choice(styles[shown[0].style].phrases)
+    if relation in COUNTS:
+        return _with_style(_several(relation, parts[0], shown[0], rng), style, rng)
+    return _with_style(_pair(relation, [_thing(part, row, rng) for part, row in zip(parts, shown, strict=True)], rng), style, rng)
 
 
 def _single(view: View, row: Row, rng: random.Random) -> str:
@@ -63,15 +74,20 @@ def _name(row: Row, rng: random.Random) -> str:
     return row.names[0] if len(row.names) == 1 or rng.random() < 0.7 else rng.choice(row.names[1:])
 
 
-def _thing(row: Row, rng: random.Random, article: bool) -> str:
-    name = _name(row, rng)
-    return with_article(name) if article and rng.random() < 0.6 else name
+def _thing(view: View, row: Row, rng: random.Random) -> str:
+    name = f"{_colours(view, row, rng)}{_name(row, rng)}"
+    return with_article(name) if rng.random() < 0.6 else name
 
 
-def _beside(left: str, right: str, rng: random.Random) -> str:
-    return rng.choice(
-        [f"{left} next to {right}", f"{left} and {right}", f"{left} beside {right}", f"{left} to the left of {right}", f"{right} to the right of {left}"]
-    )
+def _several(count: str, view: View, row: Row, rng: random.Random) -> str:
+    return f"{count} {_colours(view, row, rng)}{plural(_name(row, rng))}"
+
+
+def _pair(relation: str, things: list[str], rng: random.Random) -> str:
+    one, other = things
+    if relation == ABOVE:
+        return rng.choice([f"{one} above {other}", f"{one} on top of {other}", f"{other} below {one}"])
+    return rng.choice([f"{one} next to {other}", f"{one} and {other}", f"{one} beside {other}", f"{one} to the left of {other}", f"{other} to the right of {one}"])
 
 
 def _colours(view: View, row: Row, rng: random.Random) -> str:
