@@ -131,6 +131,9 @@ cmd_wasm() {
   say "Building the WebAssembly"
   CARGO_TARGET_DIR="$WASM_TARGET" cargo_wasm build --lib -p inkbloom --target $WASM --profile wasm
   local raw="$WASM_TARGET/$WASM/wasm/inkbloom.wasm" stamp="$WASM_TARGET/optimised.sha256" sum
+  if grep -qa 'command_export' "$raw"; then
+    die "the linker wraps every function that JavaScript calls in all static constructors: nothing calls __wasm_call_ctors (src/web/mod.rs)"
+  fi
   sum="$(sha256sum "$raw" build.sh | sha256sum)"
   if [ ! -f pkg/wasm/inkbloom_bg.wasm ] || [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ] || [ ! -f "$WASM_TARGET/optimised/inkbloom.js" ]; then
     say "Binding and optimising it"
