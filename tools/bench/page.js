@@ -1,4 +1,4 @@
-// What runs in the page: the same pictures by Inkbloom and by onnxruntime-web, in turns.
+// What runs in the page: the same pictures by Inkbloom and by onnxruntime-web, in turns. dawn-page.mjs is such a page without a browser.
 import { counts } from './count.js';
 
 /**
@@ -14,25 +14,61 @@ import { counts } from './count.js';
  * @property {number[]} sigmas of all steps, and 0
  * @property {{ scale: number[], shift: number[] }} latent between the steps and the decoder, by channel
  * @property {boolean} theirs whether onnxruntime-web takes part
+ * @property {number} [warmSeconds] each side draws before its rounds count
+ * @property {number} [seconds] no round begins later than that
  */
+
+/**
+ * Where things are, and who is told how far it has come.
+ *
+ * @typedef {object} Host
+ * @property {string} ours the package
+ * @property {string} worker
+ * @property {{ gpu: string, cpu: string }} theirs
+ * @property {string | { wasm: string }} theirWasm
+ * @property {(what: string, result: any) => void} [tell]
+ */
+
+/** As run.mjs serves them. @type {Host} */
+const SERVED = {
+  ours: '/pkg/index.js',
+  worker: '/bench/worker.js',
+  theirs: { gpu: '/ort/ort.webgpu.bundle.min.mjs', cpu: '/ort/ort.wasm.bundle.min.mjs' },
+  theirWasm: '/ort/',
+};
 
 /** @typedef {Record<'text' | 'denoise' | 'decode' | 'total', number>} Times in milliseconds */
 
-/** @param {Task} task */
-export async function race(task) {
-  const ours = await openOurs(task);
-  const theirs = task.theirs ? await openTheirs(task) : undefined;
-  const sides = /** @type {{ name: string, side: typeof ours }[]} */ ([{ name: 'ours', side: ours }, ...(theirs ? [{ name: 'theirs', side: theirs }] : [])]);
+/** @param {Task} task @param {Host} [host] */
+export async function race(task, host = SERVED) {
+  const began = performance.now();
+  const ours = await openOurs(task, host);
   /** @type {Record<string, any>} */
   const result = { device: ours.device, isolated: globalThis.crossOriginIsolated };
+  const tell = (/** @type {string} */ what) => host.tell?.(what, result);
+  tell('Inkbloom is loaded');
+  const theirs = task.theirs ? await openTheirs(task, host) : undefined;
+  if (theirs) tell('onnxruntime-web is loaded');
+  const sides = /** @type {{ name: string, side: typeof ours }[]} */ ([{ name: 'ours', side: ours }, ...(theirs ? [{ name: 'theirs', side: theirs }] : [])]);
   for (const { name, side } of sides) {
     const { times, pixels } = await side.picture();
     result[name] = { load: side.load, first: times, rounds: [], pixels: Array.from(pixels), loadCounts: side.loadCounts };
+    tell(`${name}: the first picture`);
   }
-  for (let round = 0; round < task.rounds; round += 1) {
-    for (const { name, side } of sides) result[name].rounds.push((await side.picture()).times);
+  for (const { name, side } of task.warmSeconds ? sides : []) {
+    const warmed = performance.now();
+    while (performance.now() - warmed < 1000 * (task.warmSeconds ?? 0)) await side.picture();
+    tell(`${name}: warm`);
   }
   for (const { name, side } of sides) result[name].counts = await side.count();
+  for (let round = 0; round < task.rounds; round += 1) {
+    if (round > 0 && task.seconds && performance.now() - began > 1000 * task.seconds) break;
+    /** @type {Times[]} */
+    const times = [];
+    for (const { side } of sides) times.push((await side.picture()).times);
+    sides.forEach(({ name }, i) => result[name].rounds.push(times[i]));
+    tell(`round ${round + 1}`);
+  }
   if (task.device === 'cpu') result.batch = await ours.batch();
   await ours.close();
   return result;
@@ -41,10 +77,9 @@ export async function race(task) {
 /** @param {Record<string, number>} after @param {Record<string, number>} before */
 const difference = (after, before) => Object.fromEntries(Object.entries(after).map(([key, value]) => [key, value - before[key]]));
 
-/** @param {Task} task */
-async function openOurs({ device, steps, prompt, noise }) {
-  const entry = '/pkg/index.js';
-  const { Inkbloom } = await import(entry);
+/** @param {Task} task @param {Host} host */
+async function openOurs({ device, steps, prompt, noise }, host) {
+  const { Inkbloom } = await import(host.ours);
   /** @type {Worker | undefined} */
   let worker;
   const Original = globalThis.Worker;
@@ -56,7 +91,7 @@ async function openOurs({ device, steps, prompt, noise }) {
     }
   };
   const began = performance.now();
-  const ink = await Inkbloom.load({ model: '/models/sticker/', device, workerUrl: '/bench/worker.js' });
+  const ink = await Inkbloom.load({ model: '/models/sticker/', device, workerUrl: host.worker });
   const load = performance.now() - began;
   const ask = () => new Promise((resolve) => {
     const listen = (/** @type {MessageEvent} */ event) => {
@@ -121,10 +156,10 @@ async function openOurs({ device, steps, prompt, noise }) {
   };
 }
 
-/** @param {Task} task */
-async function openTheirs({ device, ids, mask, noise, shape, sigmas, latent }) {
-  const ort = await import(device === 'gpu' ? '/ort/ort.webgpu.bundle.min.mjs' : '/ort/ort.wasm.bundle.min.mjs');
-  Object.assign(ort.env.wasm, { wasmPaths: '/ort/', numThreads: 1 });
+/** @param {Task} task @param {Host} host */
+async function openTheirs({ device, ids, mask, noise, shape, sigmas, latent }, host) {
+  const ort = await import(host.theirs[device]);
+  Object.assign(ort.env.wasm, { wasmPaths: host.theirWasm, numThreads: 1 });
   ort.env.logLevel = 'error';
   const before = { ...counts };
   const began = performance.now();

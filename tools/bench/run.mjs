@@ -3,7 +3,7 @@
 //                            [--native] [--python FILE] [--inkbloom FILE] [--scaling] [--browser firefox]
 // DIR is what tools/reference/networks.py wrote. See README.md beside this file.
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,7 +13,7 @@ import { launch } from '../../tests/web/support/browser.js';
 import { psnr } from '../../tests/web/support/bundles.js';
 import { launchFirefox } from '../../tests/web/support/firefox.js';
 import { Site } from '../../tests/web/support/site.js';
-import { readTensors } from './safetensors.js';
+import { PARTS, SAME, countsTable, distance, drawing, row, spread, timesTable } from './race.mjs';
 import { sizesByCrate } from './wasm-crates.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -37,17 +37,8 @@ const { values } = parseArgs({
   },
 });
 const [rounds, steps] = [Number(values.rounds), Number(values.steps)];
-const PARTS = ['text', 'denoise', 'decode', 'total'];
-/** How far a picture may be from the command line's, in values of -1..1; onnxruntime-web's WebGPU was seen 1.1e-2 away. */
-const SAME = { ours: 5e-3, theirs: 2e-2 };
 const MIB = 2 ** 20;
 
-/** @param {number[]} list */
-const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1];
-/** @param {number[]} list @param {number} digits */
-const spread = (list, digits = 0) => `${median(list).toFixed(digits)} (${Math.min(...list).toFixed(digits)} to ${Math.max(...list).toFixed(digits)})`;
-/** @param {string[]} cells */
-const row = (...cells) => `| ${cells.join(' | ')} |`;
 /** @type {string[]} */
 const lines = [];
 const say = (/** @type {string[]} */ ...added) => {
@@ -56,34 +47,6 @@ const say = (/** @type {string[]} */ ...added) => {
 };
 
 const manifest = JSON.parse(readFileSync(path.join(values.model, 'manifest.json'), 'utf8'));
-
-/** What both sides draw from: the tokens and the noise of the command line, and its picture. */
-function drawing() {
-  const folder = mkdtempSync(path.join(os.tmpdir(), 'inkbloom-bench-'));
-  const dump = path.join(folder, 'dump.safetensors');
-  const args = ['generate', '--model', values.model, '--prompt', values.prompt, '--seed', '1', '--steps', `${steps}`, '--dump', dump];
-  execFileSync(values.inkbloom, [...args, '--out', path.join(folder, 'out.png')], { stdio: ['ignore', 'ignore', 'inherit'] });
-  const tensors = readTensors(readFileSync(dump));
-  const { scheduler, vae } = manifest.configs;
-  const line = Array.from({ length: steps }, (_, i) => 1 - (i * (1 - 1 / steps)) / Math.max(steps - 1, 1));
-  const { shift } = scheduler;
-  const { latents_mean: mean, latents_std: std, scaling_factor: scaling = 1, shift_factor: offset } = vae;
-  const ids = tensors.input_ids.values;
-  return {
-    ids,
-    mask: ids.map((/** @type {number} */ id) => Number(id !== 0)),
-    noise: tensors.noise.values,
-    shape: tensors.noise.shape,
-    image: tensors.image.values,
-    sigmas: [...line.map((sigma) => (shift * sigma) / (1 + (shift - 1) * sigma)), 0],
-    latent: mean && std
-      ? { scale: std.map((/** @type {number} */ value) => value / scaling), shift: mean }
-      : { scale: [1 / scaling], shift: [offset ?? 0] },
-  };
-}
-
-/** @param {number[]} a @param {number[]} b */
-const distance = (a, b) => a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
 
 /**
  * A page for both sides, and a look at the memory of each of the browser's processes; Firefox does not tell of its own.
@@ -152,22 +115,8 @@ async function inBrowser(device, what) {
 
 /** @param {Awaited<ReturnType<typeof inBrowser>>} result @param {string} device */
 function tell(result, device) {
-  const times = (/** @type {any} */ side, /** @type {string} */ part) => side.rounds.map((/** @type {any} */ round) => round[part]);
-  say('', `### ${result.device.name}, ${result.version}, in turns, ${rounds} rounds`, '', row('', 'Inkbloom ms', 'onnxruntime-web ms', 'ours over theirs, median of rounds'), row('---', '---', '---', '---'));
-  for (const part of PARTS) {
-    const ours = times(result.ours, part);
-    const theirs = result.theirs && times(result.theirs, part);
-    const ratio = theirs ? spread(theirs.map((/** @type {number} */ ms, /** @type {number} */ i) => ms / ours[i]), 2) : '';
-    say(row(part, spread(ours), theirs ? spread(theirs) : '', ratio));
-  }
-  say(row('load', result.ours.load.toFixed(0), result.theirs?.load.toFixed(0) ?? '', ''), row('first picture', result.ours.first.total.toFixed(0), result.theirs?.first.total.toFixed(0) ?? '', ''));
-  if (device === 'gpu') {
-    say('', row('WebGPU', 'Inkbloom', 'onnxruntime-web'), row('---', '---', '---'));
-    for (const key of Object.keys(result.ours.counts.step)) {
-      const cell = (/** @type {any} */ side) => (side ? `${side.counts.step[key]} a step, ${side.counts.rest[key]} besides, ${side.counts.all[key]} in all` : '');
-      say(row(key, cell(result.ours), cell(result.theirs)));
-    }
-  }
+  say('', `### ${result.device.name}, ${result.version}, in turns, ${rounds} rounds`, '', ...timesTable(result));
+  if (device === 'gpu') say('', ...countsTable(result));
   if (result.batch) {
     const { apart, together } = result.batch;
     const times = together.map((/** @type {number} */ ms, /** @type {number} */ i) => apart[i] / ms);
@@ -234,7 +183,7 @@ if (values.record && existsSync(wasm)) {
   }
 }
 if (values.device.length > 0 && existsSync(wasm)) {
-  const what = drawing();
+  const what = drawing({ inkbloom: values.inkbloom, model: values.model, prompt: values.prompt, steps });
   for (const device of /** @type {('cpu' | 'gpu')[]} */ (values.device.filter((device) => device !== 'none'))) {
     const result = await inBrowser(device, what);
     record[device] = result;
