@@ -16,7 +16,7 @@ import { Stage } from './stage.js';
 import { StartPicture } from './start-picture.js';
 import { Store } from './store.js';
 import { Styles } from './styles.js';
-import { withStyle } from './words.js';
+import { putsTogether, withStyle } from './words.js';
 
 /** For trying things out: `?model=` and `?device=`. */
 const query = new URLSearchParams(location.search);
@@ -32,7 +32,7 @@ const footer = new Footer(MODEL);
 const start = new StartPicture();
 const styles = new Styles(saveDraft);
 const prompt = new Prompt({ onDraw: drawAnew, onPause: () => { saveDraft(); readPrompt(); } });
-const settings = new Settings({ onSize: fitStart, onDevice: changeDevice });
+const settings = new Settings({ onSize: fitStart, onDevice: changeDevice, onWay: readPrompt });
 const stage = new Stage({
   onShow(sticker) {
     if (!settings.locked) settings.seed = sticker.seed;
@@ -228,6 +228,8 @@ function orAborted(work, signal) {
 async function readPrompt() {
   const { text } = prompt;
   const notes = await reader.notes(text);
+  const way = settings.betterWayForPairs;
+  if (way && putsTogether(text)) notes.push(`For one thing beside another choose “${way}” under “How to draw”.`);
   if (text === prompt.text) messages.hint(notes);
 }
 

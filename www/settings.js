@@ -36,8 +36,8 @@ export class Settings {
   /** The way that a model draws in where nothing is chosen. */
   #ownWay = 'diffusion';
 
-  /** @param {{ onSize: () => void, onDevice: () => void }} events */
-  constructor({ onSize, onDevice }) {
+  /** @param {{ onSize: () => void, onDevice: () => void, onWay: () => void }} events */
+  constructor({ onSize, onDevice, onWay }) {
     this.#lock.addEventListener('click', () => this.#setLocked(!this.locked));
     this.#seed.addEventListener('input', () => this.#setLocked(this.#hasSeed));
     byId('dice', HTMLButtonElement).addEventListener('click', () => {
@@ -45,7 +45,10 @@ export class Settings {
       this.#setLocked(true);
     });
     this.#fields.size.addEventListener('change', onSize);
-    this.#fields.way.addEventListener('change', () => this.#describeWay());
+    this.#fields.way.addEventListener('change', () => {
+      this.#describeWay();
+      onWay();
+    });
     this.#device.addEventListener('change', onDevice);
   }
 
@@ -156,6 +159,13 @@ export class Settings {
     const bytes = this.#downloads[way] ?? 0;
     const fetched = bytes > 0 ? ` ${Math.max(1, Math.round(bytes / 1e6))} MB more are fetched for it, once.` : '';
     this.#wayNote.textContent = WAYS[way][1] + fetched;
+  }
+
+  /** The name of the way for one thing beside another, where it could be chosen and is not. */
+  get betterWayForPairs() {
+    const { way } = this.#fields;
+    const there = [...way.options].some(({ value }) => value === 'hybrid');
+    return there && way.value !== 'hybrid' ? WAYS.hybrid[0] : undefined;
   }
 
   get #hasSeed() {

@@ -52,6 +52,15 @@ export function nameEmoji(text, names) {
   return { text: read.replace(/\s+/g, ' ').replace(/ (?=[,.;:!?])/g, '').trim(), named, unknown };
 }
 
+/**
+ * Whether a prompt puts one thing beside another.
+ *
+ * @param {string} text
+ */
+export function putsTogether(text) {
+  return /\b(next to|beside|above|below|under|on top of|(left|right) of)\b/i.test(text);
+}
+
 /** Words that say nothing about what is to be seen; shorter ones are not looked at. */
 const LITTLE = new Set(('about above after against along also among and another around away because been before being below beneath beside besides between '
   + 'both could doing down draw drawing drawn during each ever every from gets give have having here inside into inside just like likes little made make makes '

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { beforeEach, describe, it } from 'node:test';
 import { NAMES } from '../../www/emoji-names.js';
 import { IDEAS } from '../../www/ideas.js';
-import { hasEmoji, nameEmoji, strangeWords } from '../../www/words.js';
+import { hasEmoji, nameEmoji, putsTogether, strangeWords } from '../../www/words.js';
 import { PATIENCE, TINY, draw, usePage } from './support/page.js';
 
 const WORDS = new Set(readFileSync(new URL('../../www/models/sticker/words.txt', import.meta.url), 'utf8').split(/\s+/));
@@ -68,6 +68,15 @@ describe('words', () => {
   });
 });
 
+describe('one thing beside another', () => {
+  for (const prompt of ['a dog next to a tree', 'A star ABOVE a house', 'a cat on top of a book', 'a cup to the left of a key']) {
+    it(`is “${prompt}”`, () => assert.ok(putsTogether(prompt)));
+  }
+  for (const prompt of ['fish and chips', 'two cats', 'an umbrella', 'my left hand', 'thunder']) {
+    it(`is not “${prompt}”`, () => assert.ok(!putsTogether(prompt)));
+  }
+});
+
 describe('the page', () => {
   const lab = usePage();
   let { site, page } = lab;
@@ -99,5 +108,16 @@ describe('the page', () => {
     await hint().getByText('There is no word in this that the model could draw.').waitFor(PATIENCE);
     await box().fill('a red apple');
     await hint().waitFor({ state: 'hidden' });
+  });
+
+  it('names the way for one thing beside another, until it is chosen', async () => {
+    await page.goto(`${site.url}${TINY.replace('sticker_tiny', 'tokens_tiny')}`);
+    await draw(page, 'a cat next to a tree');
+    const told = hint().getByText('For one thing beside another choose “laid out first” under “How to draw”.');
+    await box().fill('a dog above a cloud');
+    await told.waitFor(PATIENCE);
+    await page.getByText('Advanced').click();
+    await page.getByLabel('How to draw').selectOption('hybrid');
+    await told.waitFor({ state: 'hidden', ...PATIENCE });
   });
 });
