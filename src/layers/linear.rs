@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, module};
 use super::{
     Activation,
     kernels::{
-        Gate, Residual, finish,
+        Gate, Residual, few_rows, finish,
         flex::{self, PANEL},
         gated,
     },
@@ -91,6 +91,11 @@ impl Linear {
         activation: Option<Activation>,
         residual: Option<Residual<D>>,
     ) -> Tensor<D> {
+        if let [Piece { weight: Matrix::Whole(weight), bias }] = self.pieces.as_slice()
+            && let Some(y) = few_rows(&x, weight, bias.as_ref(), activation, residual.as_ref())
+        {
+            return y;
+        }
         // The CPU device adds the bias where it multiplies; on a GPU it goes with what follows.
         let apart = x.device() != Device::flex();
         let product = |piece: &Piece, x, apart: bool| {

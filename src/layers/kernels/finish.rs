@@ -49,7 +49,7 @@ impl Activation {
 }
 
 #[cfg(gpu)]
-pub(super) use gpu::{activated, number};
+pub(super) use gpu::{Rest, activated, finished, number};
 
 #[cfg(gpu)]
 mod gpu {
@@ -59,7 +59,7 @@ mod gpu {
     use super::Residual;
     use crate::layers::{
         activation::Activation,
-        kernels::gpu::{buffer, each_value, empty_like, laid_out, tensor},
+        kernels::gpu::{CubeTensor, buffer, each_value, empty_like, laid_out, tensor},
     };
 
     // What is to be done, as bits of a number that the kernel is given: all of it is one kernel, for each is compiled when
@@ -87,12 +87,7 @@ mod gpu {
         activation: Option<Activation>,
         residual: Option<&Residual<D>>,
     ) -> Option<Tensor<D>> {
-        let gate = residual.and_then(|residual| residual.gate.as_ref());
-        let parts = u32::from(bias.is_some()) * BIAS
-            + u32::from(gate.is_some()) * GATE
-            + u32::from(residual.is_some()) * RESIDUAL
-            + activation.map_or(0, number) * ACTIVATION;
-        let (shape, gates) = (y.dims(), gate.map_or(1, |gate| gate.dims()[0]));
+        let shape = y.dims();
         let (width, values) = (shape[D - 1], shape.iter().product::<usize>());
         let mut y = buffer(y)?;
         // Alone, an activation does not care where in memory which value is.
@@ -103,29 +98,62 @@ mod gpu {
         let mut out = empty_like(&y);
         out.meta = y.meta.clone();
         let client = y.client.clone();
-        // A kernel has all its buffers; it does not look at those that stand for nothing.
-        let bias = bias.map_or(Some(y.clone()), laid_out)?;
-        let gate = gate.map_or(Some(y.clone()), laid_out)?;
-        let residual = residual.map_or(Some(y.clone()), |residual| laid_out(&residual.x))?;
+        let rest = Rest::new(&y, values, bias, activation, residual)?;
         let (cubes, cube) = each_value(&y, values);
         kernel::launch(
             &client,
             cubes,
             cube,
             y.into_buffer_arg(),
-            bias.into_buffer_arg(),
-            gate.into_buffer_arg(),
-            residual.into_buffer_arg(),
+            rest.bias.into_buffer_arg(),
+            rest.gate.into_buffer_arg(),
+            rest.residual.into_buffer_arg(),
             out.clone().into_buffer_arg(),
             values,
-            values / gates,
+            rest.values_of_one,
             width,
-            parts,
+            rest.parts,
         );
         Some(tensor(out))
     }
 
-    /// `values_of_one` values share a gate's row.
+    /// What follows a product, as a kernel is given it.
+    pub struct Rest {
+        pub bias: CubeTensor,
+        pub gate: CubeTensor,
+        pub residual: CubeTensor,
+        /// How many values share a gate's row.
+        pub values_of_one: usize,
+        /// What is to be done.
+        pub parts: u32,
+    }
+
+    impl Rest {
+        /// Of an output of so many `values`. A kernel has all its buffers; it does not look at those that stand for nothing,
+        /// which are `input`.
+        pub fn new<const D: usize>(
+            input: &CubeTensor,
+            values: usize,
+            bias: Option<&Tensor<1>>,
+            activation: Option<Activation>,
+            residual: Option<&Residual<D>>,
+        ) -> Option<Self> {
+            let gate = residual.and_then(|residual| residual.gate.as_ref());
+            let parts = u32::from(bias.is_some()) * BIAS
+                + u32::from(gate.is_some()) * GATE
+                + u32::from(residual.is_some()) * RESIDUAL
+                + activation.map_or(0, number) * ACTIVATION;
+            let gates = gate.map_or(1, |gate| gate.dims()[0]);
+            Some(Self {
+                values_of_one: values / gates,
+                bias: bias.map_or(Some(input.clone()), laid_out)?,
+                gate: gate.map_or(Some(input.clone()), laid_out)?,
+                residual: residual.map_or(Some(input.clone()), |residual| laid_out(&residual.x))?,
+                parts,
+            })
+        }
+    }
+
     #[cube(launch)]
     #[allow(clippy::too_many_arguments)]
     fn kernel(
@@ -143,8 +171,24 @@ mod gpu {
         if at >= values {
             terminate!();
         }
+        out[at] = finished(y[at], bias, gate, residual, at, values_of_one, width, parts);
+    }
+
+    /// The value number `at` of a product's output, and what is to be done with it.
+    #[cube]
+    #[allow(clippy::too_many_arguments)]
+    pub fn finished(
+        y: f32,
+        bias: &[f32],
+        gate: &[f32],
+        residual: &[f32],
+        at: usize,
+        values_of_one: usize,
+        width: usize,
+        parts: u32,
+    ) -> f32 {
         let column = at % width;
-        let mut value = y[at];
+        let mut value = y;
         if parts & BIAS != 0 {
             value += bias[column];
         }
@@ -155,7 +199,7 @@ mod gpu {
         if parts & RESIDUAL != 0 {
             value += residual[at];
         }
-        out[at] = value;
+        value
     }
 
     /// By an activation's [`number`]; 0 is none.

@@ -9,6 +9,7 @@
 //! | [`short_attention`] | all of attention, where few tokens look at few: up to 7 and the copies between |
 //! | [`rotate_half`] | rotary positions: 6 |
 //! | [`gated`] | a gated layer's two halves: 4 |
+//! | [`few_rows`] | a dense layer that few rows come to, with what follows: up to 14 |
 //! | [`finish`] | what follows a product: bias, activation, gate, residual: up to 13 |
 //!
 //! What the CPU device does by kernels of ours is in [`flex`]; the package [`inkbloom_cpu`], in the folder `cpu`, has them.
@@ -17,6 +18,7 @@
 //! both devices with the reference.
 
 mod attention;
+mod dense;
 mod finish;
 pub mod flex;
 mod gated;
@@ -28,6 +30,7 @@ mod rotate_half;
 mod softmax;
 
 pub use attention::short_attention;
+pub use dense::few_rows;
 pub use finish::{Residual, finish};
 pub use gated::{Gate, gated};
 pub use layer_norm::layer_norm;
