@@ -61,3 +61,10 @@ impl Gpu {
         }
     }
 }
+
+/// The one that all tests of kernels share. They are compiled with the feature `gpu`, and fail without an adapter.
+#[cfg(test)]
+pub fn tested() -> &'static Device {
+    static GPU: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
+    GPU.get_or_init(|| pollster::block_on(Gpu::open(1 << 30)).expect("the feature `gpu` is tested with one").device)
+}

@@ -198,7 +198,7 @@ impl Layer {
         let [_, t, _] = x.dims();
         let GlmImageConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim: d, .. } = *config;
         let [before_attention, after_attention, before_mlp, after_mlp] = &self.norms;
-        let qkv = self.qkv.forward(before_attention.forward(x.clone()));
+        let qkv = before_attention.forward_to(&self.qkv, x.clone());
         let (qk, value) =
             (qkv.clone().narrow(2, 0, (heads + kv_heads) * d), qkv.narrow(2, (heads + kv_heads) * d, kv_heads * d));
         // [1, T, heads * d] -> [1, heads, T, d]
@@ -221,7 +221,7 @@ impl Layer {
         // [1, group * T, kv_heads * d] -> [1, T, kv_heads, group, d] -> [1, T, heads * d]
         let attended: Tensor<5> = attended.reshape([1, group, t, kv_heads, d]).permute([0, 2, 3, 1, 4]);
         let x = x + after_attention.forward(self.out.forward(attended.reshape([1, t, heads * d])));
-        let h = self.gate_up.forward(before_mlp.forward(x.clone()));
+        let h = before_mlp.forward_to(&self.gate_up, x.clone());
         x + after_mlp.forward(self.down.forward(gated(h, config.hidden_act, Gate::First)))
     }
 }

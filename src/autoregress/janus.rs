@@ -198,7 +198,7 @@ impl<'a> JanusRun<'a> {
         let rotary = self.rotary.at(self.cache.filled(), t);
         let hidden = self.model.decoder.forward(self.next.clone(), &rotary, None, &mut self.cache);
         let last: Tensor<2> = hidden.narrow(1, t - 1, 1).reshape([rows, d]);
-        let head = self.model.config.hidden_act.forward(self.model.proj_out.forward(last));
+        let head = self.model.proj_out.forward_then(last, Some(self.model.config.hidden_act), None);
         let logits = read(self.model.vision_head.forward(head)).await?;
         let (conditional, unguided) = logits.split_at(self.model.config.num_embeddings);
         Ok(match self.rows {

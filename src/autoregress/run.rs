@@ -1,6 +1,6 @@
 //! A run: pictures that are drawn side by side, a row of codes at a time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use burn::tensor::{Int, Tensor, TensorData};
 
@@ -74,7 +74,7 @@ pub struct Run<'a> {
     /// The place that all stop before.
     end: usize,
     hypotheses: Vec<Hypothesis>,
-    /// `[pictures, coarse places, D]`, what fine places are told of the coarse grid.
+    /// `[rows, coarse places, D]`, what fine places are told of the coarse grid.
     layout: Option<Tensor<3>>,
 }
 
@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
     /// Draws the codes of one place, of all pictures.
     async fn place(&mut self, grid: usize, place: usize, noted: &mut Vec<Logits>) -> Result<()> {
         let (model, config) = (self.model, self.model.config());
-        let x = self.input(place).repeat_dim(0, self.prompts);
+        let x = self.input(place);
         let rotary = self.rotary.at(config.max_text_tokens + place, 1);
         let hidden = model.decoder.forward(x, &rotary, None, &mut self.cache);
         let [rows, _, d] = hidden.dims();
@@ -167,8 +167,8 @@ impl<'a> Run<'a> {
         let shows: Vec<bool> = first.iter().map(|code| *code != 0).collect();
         let mut second = vec![0; first.len()];
         if shows.contains(&true) {
-            let first = embedded(&self.heads, first.iter().map(|code| *code as usize)).repeat(&[self.prompts, 1]);
-            let logits = model.second_logits(&self.heads, hidden, first);
+            let of_rows = first.repeat(self.prompts).into_iter().map(|code| code as usize).collect();
+            let logits = model.second_logits(&self.heads, hidden, self.summed([of_rows]));
             second = self.draw(grid, 2 * place + 1, logits, given.map(|[_, second]| second), &shows, noted).await?;
         }
         for ((hypothesis, first), second) in self.hypotheses.iter_mut().zip(first).zip(second) {
@@ -178,35 +178,49 @@ impl<'a> Run<'a> {
     }
 
     /// What the transformer is told at a place: the place, what stands before it, and of a fine one what stands in the
-    /// coarse place that it lies in. `[pictures, 1, D]`.
+    /// coarse place that it lies in. `[rows, 1, D]`.
     fn input(&mut self, place: usize) -> Tensor<3> {
         let config = self.model.config();
         let [first, second] = config.codes;
-        let n = self.hypotheses.len();
-        let places = embedded(&self.heads, std::iter::repeat_n(first + second + place, n));
-        let [_, d] = places.dims();
-        let x = match place {
-            0 => places,
-            _ => places + self.sums(self.hypotheses.iter().map(|hypothesis| hypothesis.codes[place - 1])),
+        let rows = self.prompts * self.hypotheses.len();
+        let places = vec![first + second + place; rows];
+        let x = match place.checked_sub(1) {
+            None => self.summed([places]),
+            Some(before) => {
+                let [a, b] = self.codes(before..place);
+                self.summed([places, a, b])
+            }
         };
-        let x = x.reshape([n, 1, d]);
+        let [_, d] = x.dims();
+        let x = x.reshape([rows, 1, d]);
         let (1, row, column) = config.at(place) else { return x };
         let Some(projection) = &self.model.coarse_projection else { return x };
         let (coarse, fine) = (config.grids[0], config.grids[1]);
         let places = config.coarse_places();
-        let layout = self.layout.take().unwrap_or_else(|| {
-            let codes = self.hypotheses.iter().flat_map(|hypothesis| hypothesis.codes[..places].iter().copied());
-            projection.forward(self.sums(codes)).reshape([n, places, d])
-        });
+        let layout = self
+            .layout
+            .take()
+            .unwrap_or_else(|| projection.forward(self.summed(self.codes(0..places))).reshape([rows, places, d]));
         let above = row * coarse / fine * coarse + column * coarse / fine;
         x + self.layout.insert(layout).clone().narrow(1, above, 1)
     }
 
-    /// What pairs of codes are, `[pairs, D]`: the sum of both.
-    fn sums(&self, codes: impl Iterator<Item = [u32; 2]>) -> Tensor<2> {
+    /// Where in the table the first codes of `places` stand, and the second ones: those of each row, one after the other.
+    fn codes(&self, places: Range<usize>) -> [Vec<usize>; 2] {
         let [first, _] = self.model.config().codes;
-        let (a, b): (Vec<usize>, Vec<usize>) = codes.map(|[a, b]| (a as usize, first + b as usize)).unzip();
-        embedded(&self.heads, a.into_iter()) + embedded(&self.heads, b.into_iter())
+        let rows = (0..self.prompts).flat_map(|_| &self.hypotheses);
+        let codes = rows.flat_map(|hypothesis| &hypothesis.codes[places.clone()]);
+        let (a, b) = codes.map(|[a, b]| (*a as usize, first + *b as usize)).unzip();
+        [a, b]
+    }
+
+    /// Rows of the table, `[ids, D]`: the sums of those that stand at the same place in each list of `ids`.
+    fn summed<const N: usize>(&self, ids: [Vec<usize>; N]) -> Tensor<2> {
+        let count = ids[0].len();
+        let ids: Vec<i64> = ids.into_iter().flatten().map(|id| id as i64).collect();
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [N * count]), &self.heads.table.device());
+        let all = self.heads.table.clone().select(0, ids);
+        (1..N).fold(all.clone().narrow(0, 0, count), |sum, i| sum + all.clone().narrow(0, i * count, count))
     }
 
     /// Draws a code for each picture that is `wanted`, and 0 for the others, from `logits` `[rows, codes]`: `given`, or by
@@ -249,12 +263,4 @@ impl<'a> Run<'a> {
         }
         Ok(drawn)
     }
-}
-
-/// Rows of the table, `[ids, D]`.
-fn embedded(heads: &Heads, ids: impl Iterator<Item = usize>) -> Tensor<2> {
-    let ids: Vec<i64> = ids.map(|id| id as i64).collect();
-    let count = ids.len();
-    let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &heads.table.device());
-    heads.table.clone().select(0, ids)
 }

@@ -185,7 +185,7 @@ impl Autoregressive {
     /// Hidden states `[N, D]` and the rows of their first codes `[N, D]` to the second code's logits, `[N, codes]`.
     pub(super) fn second_logits(&self, heads: &Heads, hidden: Tensor<2>, first: Tensor<2>) -> Tensor<2> {
         let [linear_1, linear_2] = &self.residual_head;
-        let inner = Activation::Silu.forward(linear_1.forward(Tensor::cat(vec![hidden, first], 1)));
+        let inner = linear_1.forward_then(Tensor::cat(vec![hidden, first], 1), Some(Activation::Silu), None);
         heads.second.forward(linear_2.forward(inner))
     }
 }

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::{
     Activation, HalfRotary, Linear, RmsNorm,
     attention::attend,
-    kernels::{Gate, Residual, gated},
+    kernels::{Gate, MOST_TOKENS, Residual, gated},
 };
 use crate::{
     Result,
@@ -17,7 +17,8 @@ use crate::{
 
 /// What a place that must not be looked at adds to attention scores.
 const HIDDEN: f32 = -1e9;
-/// On a GPU, attention looks at a multiple of so many places, so that shapes, and with them its kernels, repeat.
+/// On a GPU, attention that is written out looks at a multiple of so many places, so that shapes, and with them its kernels,
+/// repeat.
 const PLACES: usize = 32;
 
 /// Whose layers these are.
@@ -194,7 +195,7 @@ impl Decoder {
     pub fn cache(&self, rows: usize, capacity: usize) -> KvCache {
         let DecoderConfig { num_key_value_heads, head_dim, .. } = self.config;
         let capacity = capacity.next_multiple_of(PLACES);
-        let exact = self.device == Device::flex();
+        let exact = self.device == Device::flex() || capacity <= MOST_TOKENS;
         let empty = || Some(Tensor::zeros([rows, num_key_value_heads, capacity, head_dim], &self.device));
         KvCache {
             layers: self.layers.iter().map(|_| [empty(), empty()]).collect(),
@@ -287,16 +288,14 @@ impl Layer {
     ) -> Tensor<3> {
         let [n, t, _] = x.dims();
         let DecoderConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim: d, .. } = *config;
-        let qkv = self.qkv.forward(self.attention_norm.forward(x.clone()));
+        let qkv = self.attention_norm.forward_to(&self.qkv, x.clone());
         // [N, T, (heads + 2 kv_heads) * d] -> [N, heads + 2 kv_heads, T, d]
         let qkv = qkv.reshape([n, t, heads + 2 * kv_heads, d]).swap_dims(1, 2);
-        let qk = qkv.clone().narrow(1, 0, heads + kv_heads);
-        let qk = rotary.forward(self.qk_norm.iter().fold(qk, |qk, norm| norm.forward(qk)));
-        let new = [qk.clone().narrow(1, heads, kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads)];
-        let [key, value] = cache.write(i, new, t);
+        let qkv = self.qk_norm.iter().fold(qkv, |qkv, norm| norm.forward(qkv));
+        let [query, key, value] = cache.write(i, qkv, rotary);
         // Query heads that share keys stand below each other: [N, heads, T, d] -> [N, kv_heads, group * T, d]
         let group = heads / kv_heads;
-        let query = qk.narrow(1, 0, heads).reshape([n, kv_heads, group * t, d]);
+        let query = query.reshape([n, kv_heads, group * t, d]);
         let bias = bias.map(|bias| if t > 1 && group > 1 { bias.repeat_dim(2, group) } else { bias });
         let attended = attend(query, key, value, bias, None);
         // [N, group * T, kv_heads * d] -> [N, T, kv_heads, group, d] -> [N, T, heads * d]
@@ -305,7 +304,7 @@ impl Layer {
             _ => attended.reshape([n, group, t, kv_heads, d]).permute([0, 2, 3, 1, 4]).reshape([n, t, heads * d]),
         };
         let x = self.out.forward_then(attended, None, Some(Residual::new(x)));
-        let h = self.gate_up.forward(self.norm.forward(x.clone()));
+        let h = self.norm.forward_to(&self.gate_up, x.clone());
         self.down.forward_then(gated(h, config.hidden_act, Gate::First), None, Some(Residual::new(x)))
     }
 }
@@ -320,10 +319,12 @@ impl HeadNorm {
         Ok(Self { weight, eps: config.rms_norm_eps })
     }
 
-    /// `[N, heads + kv_heads, T, d]`.
+    /// `[N, heads + 2 kv_heads, T, d]`, of which values stay what they are.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let mean_square = (x.clone() * x.clone()).mean_dim(3);
-        x / (mean_square + self.eps).sqrt() * self.weight.clone()
+        let ([_, all, ..], [_, normed, ..]) = (x.dims(), self.weight.dims());
+        let (qk, values) = (x.clone().narrow(1, 0, normed), x.narrow(1, normed, all - normed));
+        let mean_square = (qk.clone() * qk.clone()).mean_dim(3);
+        Tensor::cat(vec![qk / (mean_square + self.eps).sqrt() * self.weight.clone(), values], 1)
     }
 }
 
@@ -345,7 +346,8 @@ impl KvCache {
     /// Forgets the tokens from place `filled` on.
     pub fn truncate(&mut self, filled: usize) {
         if let Some(bias) = self.bias.take() {
-            let forgotten = Tensor::full([self.rows, self.capacity - filled], HIDDEN, &bias.device());
+            let forgotten = if self.exact { 0.0 } else { HIDDEN };
+            let forgotten = Tensor::full([self.rows, self.capacity - filled], forgotten, &bias.device());
             self.bias = Some(bias.slice_assign([0..self.rows, filled..self.capacity], forgotten));
         }
         self.filled = self.filled.min(filled);
@@ -372,12 +374,14 @@ impl KvCache {
         {
             self.bias = Some(Tensor::zeros([self.rows, self.capacity], &mask.device()));
         }
-        if let Some(bias) = self.bias.take() {
-            let new = match mask {
-                Some(mask) => (mask * -1.0 + 1.0) * HIDDEN,
-                None => Tensor::zeros([self.rows, t], &bias.device()),
-            };
-            self.bias = Some(bias.slice_assign(places, new));
+        let new = match mask {
+            Some(mask) => Some((mask * -1.0 + 1.0) * HIDDEN),
+            // What is not looked at before it is filled is not hidden either.
+            None if self.exact => None,
+            None => self.bias.as_ref().map(|bias| Tensor::zeros([self.rows, t], &bias.device())),
+        };
+        if let Some(new) = new {
+            self.bias = self.bias.take().map(|bias| bias.slice_assign(places, new));
         }
         self.filled += t;
     }
@@ -390,7 +394,7 @@ impl KvCache {
     /// What is added to the scores of the last `t` tokens: `[1 or rows, 1, 1 or t, seen]`.
     fn bias(&self, t: usize) -> Option<Tensor<4>> {
         let (rows, seen) = (self.rows, self.seen());
-        let padding = self.bias.clone().map(|bias| bias.narrow(1, 0, seen).reshape([rows, 1, 1, seen]));
+        let padding = self.bias.clone().map(|bias| bias.reshape([rows, 1, 1, self.capacity]).narrow(3, 0, seen));
         if t == 1 {
             return padding;
         }
@@ -403,18 +407,15 @@ impl KvCache {
         Some(padding.into_iter().fold(causal, |causal, padding| causal + padding))
     }
 
-    /// Adds the last `t` tokens' keys and values of layer `i`, and gives all that are looked at.
-    fn write(&mut self, i: usize, new: [Tensor<4>; 2], t: usize) -> [Tensor<4>; 2] {
-        let (rows, filled, seen) = (self.rows, self.filled, self.seen());
-        let mut halves = self.layers[i].iter_mut();
-        new.map(|new| {
-            let [_, heads, _, d] = new.dims();
-            let half = halves.next().unwrap_or_else(|| unreachable!("keys and values are two"));
-            let all = match half.take() {
-                Some(all) => all.slice_assign([0..rows, 0..heads, filled - t..filled, 0..d], new),
-                None => new,
-            };
-            half.insert(all).clone().narrow(2, 0, seen)
-        })
+    /// Adds the keys and values of layer `i` to the last tokens', of whose `qkv` `[rows, heads + 2 key heads, T, d]` they are
+    /// taken: gives the queries, and all keys and values that are looked at.
+    fn write(&mut self, i: usize, qkv: Tensor<4>, rotary: &HalfRotary) -> [Tensor<4>; 3] {
+        let ([_, _, t, _], seen) = (qkv.dims(), self.seen());
+        let [Some(keys), Some(values)] = self.layers[i].each_mut().map(Option::take) else {
+            unreachable!("keys and values are put back below")
+        };
+        let (query, [keys, values]) = rotary.forward_into(qkv, [keys, values], self.filled - t);
+        self.layers[i] = [&keys, &values].map(|half| Some(half.clone()));
+        [query, keys.narrow(2, 0, seen), values.narrow(2, 0, seen)]
     }
 }

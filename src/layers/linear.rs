@@ -5,9 +5,9 @@ use burn::tensor::{Device, Tensor, module};
 use super::{
     Activation,
     kernels::{
-        Gate, Residual, few_rows, finish,
+        Gate, Residual, finish,
         flex::{self, PANEL},
-        gated,
+        gated, rms_norm, short_dense,
     },
 };
 use crate::{
@@ -84,6 +84,12 @@ impl Linear {
         self.forward_then(x, None, None)
     }
 
+    /// The same of what an RMS norm, of a weight `[d_in]`, makes of `x`.
+    pub fn forward_normed<const D: usize>(&self, x: Tensor<D>, weight: &Tensor<1>, eps: f64) -> Tensor<D> {
+        let short = self.short(&x, Some((weight, eps)), None, None);
+        short.unwrap_or_else(|| self.forward(rms_norm(x, weight, eps)))
+    }
+
     /// `residual + gate activation(y)` for the layer's output `y`, of which what is not given is left out.
     pub fn forward_then<const D: usize>(
         &self,
@@ -91,10 +97,8 @@ impl Linear {
         activation: Option<Activation>,
         residual: Option<Residual<D>>,
     ) -> Tensor<D> {
-        if let [Piece { weight: Matrix::Whole(weight), bias }] = self.pieces.as_slice()
-            && let Some(y) = few_rows(&x, weight, bias.as_ref(), activation, residual.as_ref())
-        {
-            return y;
+        if let Some(done) = self.short(&x, None, activation, residual.as_ref()) {
+            return done;
         }
         // The CPU device adds the bias where it multiplies; on a GPU it goes with what follows.
         let apart = x.device() != Device::flex();
@@ -113,6 +117,18 @@ impl Linear {
             (None, None, None) => y,
             _ => finish(y, bias, activation, residual),
         }
+    }
+
+    /// All of it in one step of a GPU, where it can: see [`short_dense`].
+    fn short<const D: usize>(
+        &self,
+        x: &Tensor<D>,
+        norm: Option<(&Tensor<1>, f64)>,
+        activation: Option<Activation>,
+        residual: Option<&Residual<D>>,
+    ) -> Option<Tensor<D>> {
+        let [Piece { weight: Matrix::Whole(weight), bias }] = self.pieces.as_slice() else { return None };
+        short_dense(x, weight, norm, bias.as_ref(), activation, residual)
     }
 }
 

@@ -67,6 +67,14 @@ impl RmsNorm {
             None => x,
         }
     }
+
+    /// What `linear` makes of it: `[..., dim] -> [..., d_out]`.
+    pub fn forward_to<const D: usize>(&self, linear: &Linear, x: Tensor<D>) -> Tensor<D> {
+        match &self.bias {
+            Some(_) => linear.forward(self.forward(x)),
+            None => linear.forward_normed(x, &self.weight, self.eps),
+        }
+    }
 }
 
 /// What a condition makes of normalised tokens: a dense layer over its SiLU, in parts as wide as the tokens (diffusers
@@ -171,16 +179,14 @@ mod tests {
         assert!(difference.into_data().try_to_vec::<f32>().unwrap()[0] < 1e-6);
     }
 
-    /// With the feature `gpu`; without an adapter it fails.
     #[cfg(gpu)]
     #[test]
     fn a_gpu_normalises_groups_of_any_length() {
-        let gpu = pollster::block_on(crate::gpu::Gpu::open(1 << 30)).expect("the feature `gpu` is tested with one");
         for [a, b] in [[3, 700], [512, 512], [513, 512], [1024, 1024]] {
             let values: Vec<f32> = (0..2 * a * b).map(|i| ((i % 1000) as f32 * 0.7).sin() + 0.3).collect();
             let on = |device: &Device| Tensor::<3>::from_data(TensorData::new(values.clone(), [2, a, b]), device);
             let values = |x: Tensor<3>| x.into_data().try_to_vec::<f32>().unwrap();
-            let [cpu, gpu] = [&Device::flex(), &gpu.device].map(|device| values(normalised(on(device), 1e-5)));
+            let [cpu, gpu] = [&Device::flex(), crate::gpu::tested()].map(|device| values(normalised(on(device), 1e-5)));
             let difference = cpu.iter().zip(&gpu).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(difference < 1e-3, "{a} x {b}: {difference}");
         }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::kernels::rotate_half;
+use super::kernels::{rotate_half, turn_and_keep};
 
 /// Turns neighbouring features of each head, pair by pair, by angles that follow from the token's place (diffusers
 /// `apply_rotary_emb` with interleaved pairs).
@@ -76,5 +76,11 @@ impl HalfRotary {
     /// Queries or keys `[N, heads, T, d] -> [N, heads, T, d]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         rotate_half(x, &self.cos, &self.sin)
+    }
+
+    /// Of the next tokens' `qkv` `[N, heads + 2 key heads, T, d]`, the queries `[N, heads, T, d]`; keys and values go to their
+    /// cache, `[N, key heads, capacity, d]` each, from place `start` on.
+    pub fn forward_into(&self, qkv: Tensor<4>, cache: [Tensor<4>; 2], start: usize) -> (Tensor<4>, [Tensor<4>; 2]) {
+        turn_and_keep(qkv, &self.cos, &self.sin, cache, start)
     }
 }

@@ -130,10 +130,7 @@ impl Janus {
     /// # Errors
     /// `BadInput`: one sentence that says what is wrong and what would be right.
     pub fn plan(&self, request: &Request) -> Result<Plan> {
-        plan::check_alone(request)?;
-        plan::pace(request)?;
-        let way = plan::known_way(&self.info.ways, request)?;
-        let count = plan::count(request)?;
+        let (way, count) = plan::alone(request, &self.info.ways)?;
         if request.noise.is_some() {
             return Err(Error::bad_input("this model draws from no noise but Gumbel's; leave the noise out"));
         }

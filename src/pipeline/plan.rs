@@ -148,11 +148,12 @@ fn check_prompts(request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// What a model that draws from a prompt alone, and scores nothing, can be asked for.
+/// The way of drawing and how many pictures, asked of a model that draws in one of `ways` from a prompt alone, and scores
+/// nothing.
 ///
 /// # Errors
-/// `BadInput` for anything else.
-pub fn check_alone(request: &Request) -> Result<()> {
+/// `BadInput` for a prompt that cannot be read, another way, no picture, or anything that such a model does not do.
+pub fn alone(request: &Request, ways: &[Way]) -> Result<(Way, usize)> {
     let searched = request.candidates.is_some()
         || request.keep.is_some()
         || request.beams.is_some()
@@ -164,10 +165,12 @@ pub fn check_alone(request: &Request) -> Result<()> {
         (searched, "has no scorer, so nothing chooses among candidates; leave them out"),
         (moves, "draws single pictures; leave the frames out, or give a motion"),
     ];
-    match refused.iter().find(|(asked, _)| *asked) {
-        Some((_, why)) => Err(Error::bad_input(format!("this model {why}"))),
-        None => check_prompts(request),
+    if let Some((_, why)) = refused.iter().find(|(asked, _)| *asked) {
+        return Err(Error::bad_input(format!("this model {why}")));
     }
+    check_prompts(request)?;
+    pace(request)?;
+    Ok((known_way(ways, request)?, count(request)?))
 }
 
 /// The guidance that is asked for, or the model's `own`.
@@ -202,7 +205,7 @@ pub fn steps(steps: usize) -> Result<usize> {
 ///
 /// # Errors
 /// `BadInput` for none.
-pub fn count(request: &Request) -> Result<usize> {
+fn count(request: &Request) -> Result<usize> {
     match request.count.unwrap_or(1) {
         0 => Err(Error::bad_input("a count of 0 pictures draws nothing; give at least 1")),
         count => Ok(count),
@@ -213,7 +216,7 @@ pub fn count(request: &Request) -> Result<usize> {
 ///
 /// # Errors
 /// `BadInput` for another.
-pub fn known_way(ways: &[Way], request: &Request) -> Result<Way> {
+fn known_way(ways: &[Way], request: &Request) -> Result<Way> {
     let way = request.way.or(ways.first().copied()).unwrap_or(Way::Diffusion);
     if ways.contains(&way) {
         return Ok(way);

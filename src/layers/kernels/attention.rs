@@ -2,6 +2,9 @@
 
 use burn::tensor::Tensor;
 
+/// So many queries at most, and so much that they look at: what a cube keeps of it lies in its shared memory.
+pub const MOST_TOKENS: usize = 512;
+
 /// `softmax(query key^T scale + bias) value` over `[N, heads, T, d]`, as `[N, Tq, heads * d]`; `bias`, if given, is
 /// `[N or 1, heads or 1, Tq or 1, Tk]`. `None` where it is not for a GPU, or tokens are so many that products of
 /// matrices are the quicker way.
@@ -26,10 +29,9 @@ mod gpu {
     use burn::tensor::Tensor;
     use burn_cubecl::cubecl::{self, prelude::Tensor as Strided, prelude::*};
 
+    use super::MOST_TOKENS;
     use crate::layers::kernels::gpu::{buffer, each_row, empty, largest, place, sum, tensor};
 
-    /// Of queries, and of what they look at: what a cube keeps of it lies in its shared memory.
-    const MOST: usize = 512;
     /// Scores that all queries have. Beyond it keys would be read from memory too often.
     const MOST_SCORES: usize = 1 << 19;
 
@@ -42,7 +44,7 @@ mod gpu {
     ) -> Option<Tensor<3>> {
         let ([n, heads, tq, width], [_, _, tk, _]) = (query.dims(), key.dims());
         let rows = n * heads * tq;
-        if tq > MOST || tk > MOST || rows * tk > MOST_SCORES {
+        if tq > MOST_TOKENS || tk > MOST_TOKENS || rows * tk > MOST_SCORES {
             return None;
         }
         let (query, key, value) = (buffer(query)?, buffer(key)?, buffer(value)?);
@@ -107,7 +109,7 @@ mod gpu {
                 + n % bias.shape(0) * bias.stride(0);
             bias_step = bias.stride(3);
         }
-        let mut weights = Shared::<[f32]>::new_slice(MOST);
+        let mut weights = Shared::<[f32]>::new_slice(MOST_TOKENS);
         let mut peak = f32::MIN.runtime();
         let mut k = first;
         while k < tk {

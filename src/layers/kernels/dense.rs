@@ -5,21 +5,22 @@ use burn::tensor::Tensor;
 use super::Residual;
 use crate::layers::activation::Activation;
 
-/// `residual + gate activation(x weight + bias)`, of which what is not given is left out: `x` is `[..., d_in]`, `weight`
-/// `[d_in, d_out]`, the rest as in [`finish`](super::finish). `None` where it is not for a GPU, or rows are so many that
-/// burn's product is the quicker way.
-pub fn few_rows<const D: usize>(
+/// `residual + gate activation(norm(x) weight + bias)`, of which what is not given is left out: `x` is `[..., d_in]`, `weight`
+/// `[d_in, d_out]`, `norm` the weight `[d_in]` and the epsilon of an [`rms_norm`](super::rms_norm), the rest as in
+/// [`finish`](super::finish). `None` where it is not for a GPU, or rows are so many that burn's product is the quicker way.
+pub fn short_dense<const D: usize>(
     x: &Tensor<D>,
     weight: &Tensor<2>,
+    norm: Option<(&Tensor<1>, f64)>,
     bias: Option<&Tensor<1>>,
     activation: Option<Activation>,
     residual: Option<&Residual<D>>,
 ) -> Option<Tensor<D>> {
     #[cfg(gpu)]
-    return gpu::few_rows(x, weight, bias, activation, residual);
+    return gpu::short_dense(x, weight, norm, bias, activation, residual);
     #[cfg(not(gpu))]
     {
-        let _ = (x, weight, bias, activation, residual);
+        let _ = (x, weight, norm, bias, activation, residual);
         None
     }
 }
@@ -30,12 +31,15 @@ mod gpu {
     use burn_cubecl::cubecl::{self, prelude::*};
 
     use super::Residual;
-    use crate::layers::{
-        activation::Activation,
-        kernels::{
-            finish::{Rest, finished},
-            gpu::{buffer, empty, laid_out, tensor},
+    use crate::{
+        layers::{
+            activation::Activation,
+            kernels::{
+                finish::{Rest, finished},
+                gpu::{empty, laid_out, tensor},
+            },
         },
+        weights::in_f32,
     };
 
     /// Rows that come at most: beyond, weights would be read from memory too often.
@@ -50,9 +54,10 @@ mod gpu {
     const ROWS: usize = 8;
     const FEWEST: usize = 2;
 
-    pub fn few_rows<const D: usize>(
+    pub fn short_dense<const D: usize>(
         x: &Tensor<D>,
         weight: &Tensor<2>,
+        norm: Option<(&Tensor<1>, f64)>,
         bias: Option<&Tensor<1>>,
         activation: Option<Activation>,
         residual: Option<&Residual<D>>,
@@ -64,9 +69,11 @@ mod gpu {
             return None;
         }
         shape[D - 1] = d_out;
-        let (x, weight) = (laid_out(x)?, buffer(weight)?);
+        let (x, weight) = (laid_out(x)?, laid_out(&in_f32(weight.clone()))?);
         let out = empty(&x, &shape);
         let rest = Rest::new(&x, rows * d_out, bias, activation, residual)?;
+        let (normed, eps) = (u32::from(norm.is_some()), norm.map_or(0.0, |(_, eps)| eps));
+        let norm = norm.map_or(Some(x.clone()), |(norm, _)| laid_out(norm))?;
         let client = x.client.clone();
         let at_once = if rows <= FEWEST { FEWEST } else { ROWS };
         let cubes = CubeCount::Static(d_out.div_ceil(COLUMNS) as u32, rows.div_ceil(at_once) as u32, 1);
@@ -76,6 +83,7 @@ mod gpu {
             CubeDim::new_2d(COLUMNS as u32, GROUPS as u32),
             x.into_buffer_arg(),
             weight.into_buffer_arg(),
+            norm.into_buffer_arg(),
             rest.bias.into_buffer_arg(),
             rest.gate.into_buffer_arg(),
             rest.residual.into_buffer_arg(),
@@ -85,17 +93,21 @@ mod gpu {
             d_out,
             rest.values_of_one,
             rest.parts,
+            normed,
+            eps as f32,
             at_once,
         );
         Some(tensor(out))
     }
 
-    /// A cube makes `at_once` rows of [`COLUMNS`] columns; each weight is read by one of its units alone.
+    /// A cube makes `at_once` rows of [`COLUMNS`] columns; each weight is read by one of its units alone. The norm's root is
+    /// known once the rows are read, and divides the sums.
     #[cube(launch)]
     #[allow(clippy::too_many_arguments)]
     fn kernel(
         x: &[f32],
         weight: &[f32],
+        norm: &[f32],
         bias: &[f32],
         gate: &[f32],
         residual: &[f32],
@@ -105,6 +117,8 @@ mod gpu {
         d_out: usize,
         values_of_one: usize,
         parts: u32,
+        normed: u32,
+        eps: f32,
         #[comptime] at_once: usize,
     ) {
         let column = CUBE_POS_X as usize * COLUMNS + UNIT_POS_X as usize;
@@ -114,9 +128,11 @@ mod gpu {
         let from = min(column, d_out - 1);
         let mut xs = Shared::<[f32]>::new_slice(comptime!(GROUPS * DEPTH * at_once));
         let mut sums = Array::<f32>::new(at_once);
+        let mut squares = Array::<f32>::new(at_once);
         #[unroll]
         for r in 0..at_once {
             sums[r] = 0.0f32;
+            squares[r] = 0.0f32;
         }
         // All groups go as many turns, each a part of the depth.
         let turns = d_in.div_ceil(comptime!(GROUPS * DEPTH));
@@ -138,8 +154,16 @@ mod gpu {
             #[unroll]
             for k in 0..DEPTH {
                 // What is over the depth is multiplied by 0.
-                let factor = weight[min(start + k, d_in - 1) * d_out + from];
+                let row = min(start + k, d_in - 1);
+                let mut factor = weight[row * d_out + from];
                 let at = (group * DEPTH + k) * at_once;
+                if normed == 1 {
+                    factor *= norm[row];
+                    #[unroll]
+                    for r in 0..at_once {
+                        squares[r] += xs[at + r] * xs[at + r];
+                    }
+                }
                 #[unroll]
                 for r in 0..at_once {
                     sums[r] += xs[at + r] * factor;
@@ -148,9 +172,12 @@ mod gpu {
             sync_cube();
         }
         let mut of_groups = Shared::<[f32]>::new_slice(comptime!(GROUPS * COLUMNS * at_once));
+        let mut squares_of_groups = Shared::<[f32]>::new_slice(comptime!(GROUPS * at_once));
         #[unroll]
         for r in 0..at_once {
             of_groups[(r * GROUPS + group) * COLUMNS + UNIT_POS_X as usize] = sums[r];
+            // All units of a group have read the same.
+            squares_of_groups[r * GROUPS + group] = squares[r];
         }
         sync_cube();
         // Each group finishes some of the rows.
@@ -159,14 +186,69 @@ mod gpu {
             let row = first_row + r;
             if row < rows && column < d_out {
                 let mut value = 0.0f32;
+                let mut squares = 0.0f32;
                 #[unroll]
                 for g in 0..GROUPS {
                     value += of_groups[(r * GROUPS + g) * COLUMNS + UNIT_POS_X as usize];
+                    squares += squares_of_groups[r * GROUPS + g];
+                }
+                if normed == 1 {
+                    value /= (squares / f32::cast_from(d_in) + eps).sqrt();
                 }
                 let at = row * d_out + column;
                 out[at] = finished(value, bias, gate, residual, at, values_of_one, d_out, parts);
             }
             r += GROUPS;
         }
+    }
+}
+
+#[cfg(all(test, gpu))]
+mod tests {
+    use burn::tensor::{Device, Tensor, TensorData};
+
+    use super::*;
+    use crate::{
+        gpu::tested,
+        layers::kernels::{finish, rms_norm},
+    };
+
+    /// Every choice of what stands around the product, over shapes that fill cubes and that do not.
+    #[test]
+    fn a_gpu_does_all_of_a_dense_layer_at_once() {
+        let values = |shape: [usize; 2], step: f32, device: &Device| {
+            let values: Vec<f32> = (0..shape[0] * shape[1]).map(|i| (i as f32 * step).sin()).collect();
+            Tensor::<2>::from_data(TensorData::new(values, shape), device)
+        };
+        let layer = |[rows, d_in, d_out]: [usize; 3], choice: usize, device: &Device| {
+            let [norm, bias, activated, added] = [1, 2, 4, 8].map(|bit| choice & bit != 0);
+            let row = |width: usize, step| values([1, width], step, device).reshape([width]);
+            let (x, weight) = (values([rows, d_in], 0.7, device), values([d_in, d_out], 0.3, device));
+            let (norm, bias) = (norm.then(|| row(d_in, 0.5)), bias.then(|| row(d_out, 1.1)));
+            let activation = activated.then_some(Activation::Silu);
+            let residual = added.then(|| Residual::new(values([rows, d_out], 0.9, device)));
+            let done = short_dense(
+                &x,
+                &weight,
+                norm.as_ref().map(|norm| (norm, 1e-5)),
+                bias.as_ref(),
+                activation,
+                residual.as_ref(),
+            );
+            done.or_else(|| {
+                let x = norm.iter().fold(x, |x, norm| rms_norm(x, norm, 1e-5));
+                (*device == Device::flex()).then(|| finish(x.matmul(weight), bias.as_ref(), activation, residual))
+            })
+        };
+        let numbers = |x: Tensor<2>| x.into_data().try_to_vec::<f32>().unwrap();
+        for shape in [[1, 5, 3], [2, 384, 70], [8, 33, 64], [67, 80, 130]] {
+            for choice in 0..16 {
+                let [cpu, gpu] =
+                    [&Device::flex(), tested()].map(|device| numbers(layer(shape, choice, device).unwrap()));
+                let difference = cpu.iter().zip(&gpu).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(difference < 1e-4, "{shape:?}, {choice}: {difference}");
+            }
+        }
+        assert!(layer([257, 5, 3], 0, tested()).is_none(), "many rows are multiplied as matrices");
     }
 }

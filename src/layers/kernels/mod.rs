@@ -7,9 +7,10 @@
 //! | [`rms_norm`] | a root mean square norm with its weight: 6 |
 //! | [`softmax`] | attention's scores, scaled and masked: 7 |
 //! | [`short_attention`] | all of attention, where few tokens look at few: up to 7 and the copies between |
+//! | [`short_dense`] | all of a dense layer, where few rows are multiplied: the norm before, the product, and what follows |
 //! | [`rotate_half`] | rotary positions: 6 |
+//! | [`turn_and_keep`] | the same, and keys and values into their cache: 3 of these |
 //! | [`gated`] | a gated layer's two halves: 4 |
-//! | [`few_rows`] | a dense layer that few rows come to, with what follows: up to 14 |
 //! | [`finish`] | what follows a product: bias, activation, gate, residual: up to 13 |
 //!
 //! What the CPU device does by kernels of ours is in [`flex`]; the package [`inkbloom_cpu`], in the folder `cpu`, has them.
@@ -28,12 +29,14 @@ mod layer_norm;
 mod rms_norm;
 mod rotate_half;
 mod softmax;
+mod turn_and_keep;
 
-pub use attention::short_attention;
-pub use dense::few_rows;
+pub use attention::{MOST_TOKENS, short_attention};
+pub use dense::short_dense;
 pub use finish::{Residual, finish};
 pub use gated::{Gate, gated};
 pub use layer_norm::layer_norm;
 pub use rms_norm::rms_norm;
 pub use rotate_half::rotate_half;
 pub use softmax::softmax;
+pub use turn_and_keep::turn_and_keep;

@@ -15,6 +15,9 @@ pub fn rotate_half(x: Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Tensor<4> 
 }
 
 #[cfg(gpu)]
+pub(super) use gpu::turned;
+
+#[cfg(gpu)]
 mod gpu {
     use burn::tensor::Tensor;
     use burn_cubecl::cubecl::{self, prelude::Tensor as Strided, prelude::*};
@@ -64,8 +67,22 @@ mod gpu {
         let token = at / width % tokens;
         let row = at / width / tokens;
         let start = row / heads * x.stride(0) + row % heads * x.stride(1) + token * x.stride(2);
+        out[at] = turned(x, cos, sin, start, token, feature, width);
+    }
+
+    /// A feature of the token whose features begin at `start`.
+    #[cube]
+    pub fn turned(
+        x: &Strided<f32>,
+        cos: &Strided<f32>,
+        sin: &Strided<f32>,
+        start: usize,
+        token: usize,
+        feature: usize,
+        width: usize,
+    ) -> f32 {
         let other = (feature + width / 2) % width;
-        out[at] = x[start + feature * x.stride(3)] * cos[token * cos.stride(2) + feature * cos.stride(3)]
-            + x[start + other * x.stride(3)] * sin[token * sin.stride(2) + feature * sin.stride(3)];
+        x[start + feature * x.stride(3)] * cos[token * cos.stride(2) + feature * cos.stride(3)]
+            + x[start + other * x.stride(3)] * sin[token * sin.stride(2) + feature * sin.stride(3)]
     }
 }
