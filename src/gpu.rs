@@ -1,8 +1,13 @@
 //! A GPU, opened in the same way by the browser's bindings and by native programs: through burn's wgpu, with WGSL on both.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, Mutex},
+};
 
 use burn::tensor::{DType, Device, wgpu::wgpu::DeviceType};
+use burn_cubecl::cubecl::dry_run::DryRun;
 
 use crate::{Code, Error, Result, pipeline::MemoryBudget};
 
@@ -60,6 +65,18 @@ impl Gpu {
             None => Ok(()),
         }
     }
+}
+
+/// Does `work` but for what it wants a GPU to compute: each kernel is compiled, and none runs. Nothing that it reads back means
+/// anything, and tensors take memory only where values are uploaded to them. What is done between its polls is done as ever;
+/// natively, no other thread may use a GPU meanwhile, for its kernels would not run either.
+pub async fn compile_only<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        let _dry_run = DryRun::new();
+        work.as_mut().poll(context)
+    })
+    .await
 }
 
 /// The one that all tests of kernels share. They are compiled with the feature `gpu`, and fail without an adapter.

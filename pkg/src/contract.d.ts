@@ -127,6 +127,8 @@ export class Loader {
   device(): DeviceInfo;
   /** What is to be pushed: not the shards of optional components, which come when a request needs them. */
   shards(): Shard[];
+  /** Compiles the device's shaders while shards come, awaiting `pause` in between; gives whether that could be done. Never rejects. */
+  compile(pause: () => Promise<void>): Promise<boolean>;
   /** Checks size and SHA-256, then moves the shard's tensors to the device. Any order. */
   push(index: number, bytes: Uint8Array): Promise<void>;
   /** Consumes the loader. */
@@ -137,7 +139,7 @@ export class Loader {
 export class Model {
   info(): EngineInfo;
   device(): DeviceInfo;
-  /** Compiles the device's shaders. */
+  /** Compiles the device's shaders, where the loader did not. */
   warm_up(): Promise<void>;
   /** The loader of text encoders that were released and must be back before the next picture. */
   text_loader(): Loader | undefined;

@@ -11,7 +11,7 @@ import { Store, refused } from './store.js';
  *   this browser's storage and not over the network;
  * - `verify`: a shard's SHA-256 is checked;
  * - `upload`: shards that are on the device;
- * - `compile`: shaders are compiled (nothing to do on the CPU);
+ * - `compile`: shaders are compiled that were not while shards came (nothing to do on the CPU);
  * - `notice`: something worth telling, though nothing failed: storage was refused (code `quota`); the stored model is
  *   used for another one is not whole on the server yet (`update`); the engine died and is started anew (`restart`);
  * - `ready`.
@@ -263,6 +263,7 @@ async function bring(context, shelf, manifest, startMeter) {
   const { address, device, memoryMiB, open, report } = context;
   const loader = await named(open(manifest, device, memoryMiB), address.manifestUrl);
   const shards = loader.shards();
+  const compiled = loader.compile(pause);
   try {
     await pushShards(context, shelf, loader, startMeter(shards), shardsNamed(manifest));
   } catch (error) {
@@ -272,8 +273,13 @@ async function bring(context, shelf, manifest, startMeter) {
   }
   const model = await loader.finish();
   report({ phase: 'compile' });
-  await model.warm_up();
+  if (!(await compiled)) await model.warm_up();
   return { model, shards };
+}
+
+/** Gives whatever came meanwhile its turn. @returns {Promise<void>} */
+function pause() {
+  return new Promise((resolve) => setTimeout(resolve));
 }
 
 /**

@@ -47,7 +47,8 @@ pub use request::{CodesPlan, Generated, Info, Keep, Plan, Request, Search, Way};
 
 pub use crate::denoise::{SkipLayers, schedule::Churn};
 use crate::{
-    Error, Result, animation,
+    Code, Error, Result, animation,
+    values::read,
     weights::{ModelFiles, Tensors},
 };
 
@@ -161,5 +162,33 @@ impl Pipeline {
             drawn.animations = moved.collect::<Result<_>>()?;
         }
         Ok(drawn)
+    }
+
+    /// Asks the device for all that the model's own kind of picture takes, a preview among it, and waits for it, but gives
+    /// nothing: what is to be compiled for such a picture then is. `pause` is awaited in between.
+    ///
+    /// # Errors
+    /// `BadInput` where the model draws no picture from noise and a prompt alone; `DeviceLost` or `OutOfMemory` from the
+    /// device.
+    pub async fn rehearse(&mut self, mut pause: impl AsyncFnMut()) -> Result<()> {
+        // All steps, for what is computed for them beforehand has as many rows.
+        let request = Request { prompt: "rehearsal".to_owned(), way: Some(Way::Diffusion), ..Default::default() };
+        let on_event = async |event: Event<'_>| {
+            match event {
+                Event::Step { step: 1, preview, .. } => drop(preview.pixels()?),
+                Event::Decoded { pixels, .. } => {
+                    read(pixels.clone()).await?;
+                    // Its values may be anything.
+                    return Err(Error::aborted());
+                }
+                _ => {}
+            }
+            pause().await;
+            Ok(())
+        };
+        match self.generate(&request, on_event).await {
+            Err(error) if error.code == Code::Aborted => Ok(()),
+            drawn => drawn.map(drop),
+        }
     }
 }

@@ -11,17 +11,17 @@ use burn::tensor::Tensor;
 use js_sys::{Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::{JsCast, prelude::*};
-use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen_futures::{JsFuture, future_to_promise};
 
 use crate::{
-    Code, Error, Result,
+    Code, Error, Result, gpu,
     pipeline::{
         Event, MOTION, MemoryBudget, MemoryPlan, OPTIONAL, PREVIEW, Pipeline, Request, SCORER, Stage, Way,
         default_frames, memory_needs, required_params, ways,
     },
     values::{Animation, Image, read},
     weights::{
-        Tensors,
+        ModelFiles, Tensors,
         bundle::{self, Manifest},
     },
 };
@@ -83,6 +83,17 @@ impl Loader {
         to_js(&self.inner.manifest().shards)
     }
 
+    /// Compiles the kernels of a drawing while the shards are on their way, which needs the configs alone; `pause` is called in
+    /// between, and its promise awaited, so that the worker hears what is told to it. Gives whether that could be done, which
+    /// it cannot on the CPU nor for a model that draws no picture from noise and a prompt: then [`Model::warm_up`] is to do it.
+    pub fn compile(&self, pause: Function) -> Promise {
+        let (files, device, memory) = (self.inner.manifest().files.clone(), self.device.clone(), self.memory);
+        future_to_promise(async move {
+            let compiled = device.is_gpu() && gpu::compile_only(rehearse(files, &device, memory, pause)).await.is_ok();
+            Ok(compiled.into())
+        })
+    }
+
     /// Checks one shard and uploads its tensors; in any order.
     ///
     /// # Errors
@@ -135,6 +146,22 @@ impl Loader {
         let inner = bundle::Loader::new(part, Tensors::kept_as(&device.device, memory.kept));
         Self { whole: None, inner, device, memory }
     }
+}
+
+/// Goes through a drawing of the model in `files` without its weights.
+async fn rehearse(files: ModelFiles, device: &ChosenDevice, mut memory: MemoryPlan, pause: Function) -> Result<()> {
+    // Nothing is kept here.
+    memory.release_text = false;
+    let tensors = Tensors::unwritten(&device.device, memory.kept);
+    let mut pipeline = Pipeline::load(&files, &tensors)?.with_memory(memory);
+    let pause = async || {
+        if let Ok(turn) = pause.call0(&JsValue::NULL) {
+            // Whatever it says, it has been waited for.
+            let _ = JsFuture::from(Promise::resolve(&turn)).await;
+        }
+    };
+    pause().await;
+    pipeline.rehearse(pause).await
 }
 
 /// A model on its device.
@@ -244,7 +271,7 @@ impl Model {
         to_js(&self.device.info)
     }
 
-    /// Compiles the shaders, by drawing one step of a picture that nobody sees, or its first row of codes. The CPU has none to
+    /// Compiles the shaders where the loader did not, by drawing one step of a picture that nobody sees, or its first row of codes. The CPU has none to
     /// compile.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Where layers take their tensors from: loaded weights, or a listing of what they would need.
+//! Where layers take their tensors from: loaded weights, a listing of what they would need, or room for it.
 
 use std::{cell::RefCell, collections::BTreeMap, fmt, rc::Rc};
 
@@ -80,6 +80,8 @@ enum Source {
     Loaded(RefCell<BTreeMap<String, Loaded>>),
     /// Notes every request and answers with a placeholder of one element.
     Listing(RefCell<Vec<ParamShape>>),
+    /// Answers every request with memory that nothing was written to.
+    Unwritten,
 }
 
 impl Tensors {
@@ -90,6 +92,12 @@ impl Tensors {
 
     pub fn kept_as(device: &Device, kept: Kept) -> Self {
         Self { device: device.clone(), kept, max_piece: MAX_PIECE_BYTES, source: Source::Loaded(RefCell::default()) }
+    }
+
+    /// Every tensor that a model asks for, as it would be kept, with whatever values its memory happens to have: to compile
+    /// what a model takes before its weights are there.
+    pub fn unwritten(device: &Device, kept: Kept) -> Self {
+        Self { source: Source::Unwritten, ..Self::kept_as(device, kept) }
     }
 
     /// With pieces of at most `bytes` in place of [`MAX_PIECE_BYTES`].
@@ -117,13 +125,29 @@ impl Tensors {
     /// Brings some rows of a tensor of `shape` onto the device.
     pub(super) fn upload(&self, shape: &[usize], values: Vec<f32>) -> Tensor<1> {
         let count = [values.len()];
-        match self.kept {
-            Kept::F16 if shape.len() > 1 => {
+        match self.dtype(shape) {
+            DType::F16 => {
                 let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
                 Tensor::from_data(TensorData::new(values, count), (&self.device, DType::F16))
             }
             _ => Tensor::from_data(TensorData::new(values, count), &self.device),
         }
+    }
+
+    /// How the values of a tensor of `shape` are kept.
+    fn dtype(&self, shape: &[usize]) -> DType {
+        match self.kept {
+            Kept::F16 if shape.len() > 1 => DType::F16,
+            _ => DType::F32,
+        }
+    }
+
+    /// Memory for a tensor of `shape`, in pieces.
+    fn room_for(&self, shape: &[usize]) -> Vec<Tensor<1>> {
+        let (rows, columns) = matrix(shape);
+        let most = self.rows_in_a_piece(columns);
+        let room = |from: usize| Tensor::empty([most.min(rows - from) * columns], (&self.device, self.dtype(shape)));
+        (0..rows).step_by(most).map(room).collect()
     }
 
     /// As [`insert`](Self::insert), for whole rows that are on the device already, in order; small ones are joined.
@@ -172,7 +196,7 @@ pub fn list_params<M>(device: &Device, load: impl FnOnce(&Tensors) -> Result<M>)
     let model = load(&tensors)?;
     match tensors.source {
         Source::Listing(list) => Ok((list.into_inner(), model)),
-        Source::Loaded(_) => Ok((Vec::new(), model)),
+        Source::Loaded(_) | Source::Unwritten => Ok((Vec::new(), model)),
     }
 }
 
@@ -320,6 +344,8 @@ impl Params<'_> {
                 ))),
                 loaded => Ok(loaded.map(|loaded| loaded.pieces)),
             }),
+            // What can be computed is left out where models are stored, too.
+            Source::Unwritten => Some(Ok(param.computed.is_none().then(|| self.tensors.room_for(&param.shape)))),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use inkbloom::{
-    Code,
+    Code, Result,
     pipeline::{MemoryBudget, MemoryPlan, Pipeline, Request, memory_needs, required_params},
     weights::{Kept, Tensors},
 };
@@ -81,6 +81,28 @@ fn release(case: &Path, encoders: usize) {
     }
     model.restore_text(&files, &text).unwrap();
     assert_eq!(run(&mut model, &request).generated.images, expected);
+}
+
+#[test]
+fn a_drawing_is_gone_through_without_weights() {
+    for (name, kept) in CASES.into_iter().flat_map(|name| [(name, Kept::F32), (name, Kept::F16)]) {
+        assert!(rehearse(name, kept).unwrap() >= 3, "{name}: once for the text, the noise and each step");
+    }
+}
+
+#[test]
+fn what_draws_nothing_from_noise_alone_is_not_gone_through() {
+    for name in ["sd15_inpaint_9", "glm_image"] {
+        assert_eq!(rehearse(name, Kept::F32).unwrap_err().code, Code::BadInput, "{name}");
+    }
+}
+
+/// How often the drawing paused.
+fn rehearse(name: &str, kept: Kept) -> Result<usize> {
+    let (files, _) = load_model(&fixture("pipeline").join(name));
+    let mut model = Pipeline::load(&files, &Tensors::unwritten(&Device::flex(), kept)).unwrap();
+    let mut pauses = 0;
+    pollster::block_on(model.rehearse(async || pauses += 1)).map(|()| pauses)
 }
 
 #[test]

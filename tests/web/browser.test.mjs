@@ -1,5 +1,6 @@
 // The package in a real browser: the wasm, the worker, IndexedDB and WebGPU are the real ones; the models are tiny.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { launch } from './support/browser.js';
 import { psnr, publish, readBundle, readNative, readOldBundle, readReference, relativeError, splitBundle } from './support/bundles.js';
@@ -261,6 +262,34 @@ describe('loading', () => {
       while (performance.now() < end);
     }));
     assert.ok(longest > 50, `a busy loop was seen as ${longest} ms`);
+  });
+
+  it('compiles for the GPU before the first shard is there, and nothing anew for the first drawing', async (context) => {
+    lab.site.files.set('/count.js', readFileSync(new URL('../../tools/bench/count.js', import.meta.url)));
+    lab.site.files.set('/counted-worker.js', "import './count.js'; import './pkg/worker.js';");
+    const pipelines = () => lab.page.workers()[0].evaluate(async () => {
+      const counter = '/count.js';
+      return /** @type {typeof import('../../tools/bench/count.js')} */ (await import(counter)).counts.pipelines;
+    });
+    /** @type {(() => void)[]} */
+    const held = [];
+    lab.site.meddle = (request, response) => {
+      if (!request.url?.endsWith('.bin')) return false;
+      held.push(() => response.writeHead(307, { location: `${request.url}?late` }).end());
+      return true;
+    };
+    const engine = { model: TINY, device: /** @type {const} */ ('gpu'), workerUrl: '/counted-worker.js', keep: true };
+    const loading = order(lab.page, engine);
+    while (lab.page.workers().length === 0 || (await pipelines()) === 0) await lab.page.waitForTimeout(100);
+    for (const letGo of held) letGo();
+    lab.site.meddle = undefined;
+    const [loaded] = await loading;
+    assert.equal(loaded.error, undefined);
+    const compiled = await pipelines();
+    const [drawn] = await order(lab.page, { ...engine, drawings: [{ ...APPLE, steps: 2 }] });
+    assert.equal(drawn.error, undefined);
+    context.diagnostic(`${compiled} pipelines`);
+    assert.equal(await pipelines(), compiled, 'the drawing needed more');
   });
 
   it('resumes at the next visit after a download was cut', async () => {

@@ -41,6 +41,7 @@ export async function openFake(manifest, device) {
   const loaderOf = (part) => ({
     device: () => ({ kind: /** @type {const} */ ('cpu'), name: device }),
     shards: () => part,
+    compile: async () => true,
     /** @param {number} index @param {Uint8Array} bytes */
     async push(index, bytes) {
       if (sha256(bytes) !== part[index].sha256) throw failure('corrupt-weights', `${part[index].file} does not have the SHA-256 of the manifest`);
