@@ -68,8 +68,8 @@ impl Gpu {
 }
 
 /// Does `work` but for what it wants a GPU to compute: each kernel is compiled, and none runs. Nothing that it reads back means
-/// anything, and tensors take memory only where values are uploaded to them. What is done between its polls is done as ever;
-/// natively, no other thread may use a GPU meanwhile, for its kernels would not run either.
+/// anything, and memory is taken only where values are uploaded or read, though in whole pages. What is done between its polls
+/// is done as ever; natively, no other thread may use a GPU meanwhile, for its kernels would not run either.
 pub async fn compile_only<T>(work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|context| {

@@ -84,12 +84,16 @@ impl Loader {
     }
 
     /// Compiles the kernels of a drawing while the shards are on their way, which needs the configs alone; `pause` is called in
-    /// between, and its promise awaited, so that the worker hears what is told to it. Gives whether that could be done, which
-    /// it cannot on the CPU nor for a model that draws no picture from noise and a prompt: then [`Model::warm_up`] is to do it.
+    /// between, and its promise awaited, so that the worker hears what is told to it. Gives whether that could be done; else
+    /// [`Model::warm_up`] is to do it. It cannot on the CPU, nor where there is no room for a second such model (what is uploaded
+    /// is little, but memory is taken in pages as large as the largest tensor), nor for a model that draws no picture from
+    /// noise and a prompt.
     pub fn compile(&self, pause: Function) -> Promise {
         let (files, device, memory) = (self.inner.manifest().files.clone(), self.device.clone(), self.memory);
         future_to_promise(async move {
-            let compiled = device.is_gpu() && gpu::compile_only(rehearse(files, &device, memory, pause)).await.is_ok();
+            let compiled = device.is_gpu()
+                && memory.copies > 1
+                && gpu::compile_only(rehearse(&files, &device, memory, pause)).await.is_ok();
             Ok(compiled.into())
         })
     }
@@ -149,11 +153,9 @@ impl Loader {
 }
 
 /// Goes through a drawing of the model in `files` without its weights.
-async fn rehearse(files: ModelFiles, device: &ChosenDevice, mut memory: MemoryPlan, pause: Function) -> Result<()> {
-    // Nothing is kept here.
-    memory.release_text = false;
+async fn rehearse(files: &ModelFiles, device: &ChosenDevice, memory: MemoryPlan, pause: Function) -> Result<()> {
     let tensors = Tensors::unwritten(&device.device, memory.kept);
-    let mut pipeline = Pipeline::load(&files, &tensors)?.with_memory(memory);
+    let mut pipeline = Pipeline::load(files, &tensors)?.with_memory(memory);
     let pause = async || {
         if let Ok(turn) = pause.call0(&JsValue::NULL) {
             // Whatever it says, it has been waited for.
