@@ -223,6 +223,9 @@ make_bundles() {
   inkbloom convert --from tests/fixtures/autoregress/janus_pro --to "$bundles/janus_pro" --dtype f32 >/dev/null 2>&1
   inkbloom generate --model "$bundles/janus_pro" --prompt "a red fox and two apple tree" --seed 7 \
     --dump "$bundles/janus_pro/seed-7.safetensors" --out "$bundles/janus_pro/seed-7.png" 2>/dev/null
+  inkbloom convert --from tests/fixtures/pipeline/glm_image --to "$bundles/glm_image" --dtype f32 >/dev/null 2>&1
+  inkbloom generate --model "$bundles/glm_image" --prompt 'a red sign that says "OPEN"' --size 32x64 --steps 2 --seed 7 \
+    --dump "$bundles/glm_image/seed-7.safetensors" --out "$bundles/glm_image/seed-7.png" 2>/dev/null
 }
 
 cmd_test() {

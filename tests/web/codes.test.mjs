@@ -1,4 +1,4 @@
-// Pictures as codes: by tokens, by the hybrid and by Janus, on both devices, by the package and on the page.
+// Pictures as codes: by tokens, by the hybrid, by Janus and by GLM-Image, on both devices, by the package and on the page.
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { readNative, relativeError } from './support/bundles.js';
@@ -9,6 +9,7 @@ import { PATIENCE, bytesOf, draw, setAdvanced, usePage } from './support/page.js
 const PARITY = 2e-3;
 const APPLE = { prompt: '3d emoji of a red apple' };
 const FOX = { prompt: 'a red fox and two apple tree' };
+const SIGN = { prompt: 'a red sign that says "OPEN"', width: 32, height: 64, steps: 2 };
 /** What a place, of two codes, may cost on a GPU that is driven from a page: 60.8 were counted (2 layers, 2026-11-26; 105.8 before there were kernels for it). The aim is 60. */
 const DISPATCHES_PER_TOKEN = 64;
 
@@ -77,6 +78,33 @@ describe('the package', () => {
         });
         (drawn.janus ??= []).push([first.raw[0]]);
       });
+
+      it('draws with GLM-Image what native code draws, a small grid and a large one before the picture, and refuses what it cannot do', async (context) => {
+        const [first, ...refused] = await order(own, {
+          model: '/bundles/glm_image/',
+          device,
+          drawings: [
+            { ...SIGN, seed: 7, raw: true },
+            { ...SIGN, way: 'tokens' },
+            { ...SIGN, width: 48 },
+            { ...SIGN, scheduler: 'euler' },
+          ],
+        });
+        assert.equal(first.error, undefined);
+        assert.deepEqual([first.info?.ways, first.info?.downloads, first.info?.chooses], [['hybrid'], { hybrid: 0 }, false]);
+        const told = (/** @type {string} */ stage, /** @type {number} */ count, /** @type {number[]} */ ...preview) =>
+          Array.from({ length: count }, (_, index) => [stage, index + 1, count, ...preview]);
+        assert.deepEqual(first.steps.map(({ stage, step, steps, preview }) => [stage, step, steps, ...(preview ?? [])]), [...told('layout', 22), ...told('detail', 2), ...told('denoise', 2, 16, 32)]);
+        assert.deepEqual(first.sizes, [[32, 64]]);
+        const error = relativeError(first.raw[0], readNative('glm_image'));
+        context.diagnostic(`relative error ${error.toExponential(1)}`);
+        assert.ok(error <= PARITY, `relative error ${error}`);
+        [/it knows hybrid/, /a multiple of 32/, /its own scheduler/].forEach((words, index) => {
+          assert.equal(refused[index].error?.code, 'bad-input');
+          assert.match(refused[index].error?.message ?? '', words);
+        });
+        (drawn.glm_image ??= []).push([first.raw[0]]);
+      });
     });
   }
 
@@ -86,7 +114,7 @@ describe('the package', () => {
       context.diagnostic(`${what}: ${errors.filter((error) => error > PARITY).length} of ${errors.length} pictures differ; the largest relative error is ${Math.max(...errors).toExponential(1)}`);
       assert.ok(errors.every((error) => error <= PARITY), `${what}: ${errors}`);
     }
-    assert.deepEqual(Object.keys(drawn), ['tokens', 'hybrid', 'janus']);
+    assert.deepEqual(Object.keys(drawn), ['tokens', 'hybrid', 'janus', 'glm_image']);
   });
 
   it('asks little of a GPU for each token', async (context) => {
