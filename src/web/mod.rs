@@ -289,7 +289,8 @@ impl Model {
             };
             let warmed = self.pipeline.generate(&request, first_row).await;
             return Ok(warmed.map(drop).or_else(|error| match error.code {
-                Code::Aborted => Ok(()),
+                // What it cannot draw in the size of its own it says when that is asked for.
+                Code::Aborted | Code::BadInput => Ok(()),
                 _ => Err(error),
             })?);
         }

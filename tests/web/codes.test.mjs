@@ -10,8 +10,8 @@ const PARITY = 2e-3;
 const APPLE = { prompt: '3d emoji of a red apple' };
 const FOX = { prompt: 'a red fox and two apple tree' };
 const SIGN = { prompt: 'a red sign that says "OPEN"', width: 32, height: 64, steps: 2 };
-/** What a place, of two codes, may cost on a GPU that is driven from a page: 60.8 were counted (2 layers, 2026-11-26; 105.8 before there were kernels for it). The aim is 60. */
-const DISPATCHES_PER_TOKEN = 64;
+/** What a place, of two codes, may cost on a GPU that is driven from a page: 37.0 were counted (2 layers, 2026-11-26; 105.8 before there were kernels for it); the default model's six take 54. The aim is 60. */
+const DISPATCHES_PER_TOKEN = 40;
 
 /** What every device drew of the same seeds. @type {Record<string, number[][][]>} */
 const drawn = {};
