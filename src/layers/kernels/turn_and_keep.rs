@@ -115,7 +115,8 @@ mod gpu {
     }
 }
 
-#[cfg(all(test, gpu))]
+#[cfg(test)]
+#[cfg(gpu)]
 mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
 
