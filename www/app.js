@@ -64,6 +64,8 @@ function showModel(ink) {
   kept.keep();
   styles.show(ink.info.styles);
   settings.show(ink.info);
+  // Which ways there are is known only now.
+  readPrompt();
   start.cell = ink.info.cell;
   moving.offer(ink.info);
   fitStart();

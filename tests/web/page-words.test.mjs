@@ -114,7 +114,7 @@ describe('the page', () => {
     await page.goto(`${site.url}${TINY.replace('sticker_tiny', 'tokens_tiny')}`);
     await draw(page, 'a cat next to a tree');
     const told = hint().getByText('For one thing beside another choose “laid out first” under “How to draw”.');
-    await box().fill('a dog above a cloud');
+    // The words stood there before the model told what it can do.
     await told.waitFor(PATIENCE);
     await page.getByText('Advanced').click();
     await page.getByLabel('How to draw').selectOption('hybrid');
