@@ -41,7 +41,7 @@ export async function drawOnSeveral(sessions, request, onStep, signal) {
   const { count: wanted = 1, candidates, keep, seed: first = '0' } = request;
   const count = candidates ?? wanted;
   const kept = keep === 'all' ? count : wanted;
-  // Losers are decoded small only, so where there are any, a session chooses from as many as it can have.
+  // What the pictures of a request share is computed once by a session, so where some lose, one chooses from as many as it can have.
   const size = kept < count ? Math.ceil(count / sessions.length) : 1;
   const shares = Math.ceil(count / size);
   const failed = new AbortController();

@@ -18,7 +18,7 @@ seed?: string,
 count?: number, 
 /**
  * Draw N pictures, from the seed on, and choose the best by the model's scorer: best first, each with its seed and
- * score; the others are decoded small only
+ * score
  */
 candidates?: number, 
 /**

@@ -1,7 +1,7 @@
 //! The small autoencoder (diffusers `AutoencoderTiny`, the layout of TAESD: madebyollin/taesd).
 
 use burn::tensor::{
-    Tensor, activation, module,
+    Device, Tensor, TensorData, activation, module,
     ops::{InterpolateMode, InterpolateOptions},
 };
 
@@ -106,13 +106,23 @@ impl AutoencoderTinyConfig {
         Ok(this)
     }
 
+    /// Whether the decoder's last stage has no block: see [`Doubling`].
+    fn ends_in_doubling(&self) -> bool {
+        matches!(self.num_decoder_blocks.as_slice(), [.., _, 0])
+            && matches!(self.upsample, InterpolateMode::Nearest)
+            && self.upsampling_scaling_factor == 2
+    }
+
     pub fn shape(&self) -> AutoencoderShape {
+        let largest = if self.ends_in_doubling() { self.factor / 2 } else { self.factor };
+        let (maps, pixels) =
+            (self.decoder_block_out_channels[0] * largest * largest, self.out_channels * self.factor * self.factor);
         AutoencoderShape {
             pixel_channels: self.out_channels,
             latent_channels: self.latent_channels,
             factor: self.factor,
             reduction: self.reduction,
-            map_per_position: self.decoder_block_out_channels[0] * self.factor * self.factor,
+            map_per_position: maps.max(pixels),
         }
     }
 }
@@ -129,11 +139,22 @@ enum Layer {
     Block(Block),
     Activation(Activation),
     Upsample(InterpolateMode, usize),
+    Doubling(Doubling),
 }
 
 struct Block {
     convs: [Conv2d; 3],
     activation: Activation,
+}
+
+/// The end of a decoder whose last stage has no block: pixels are doubled, and two convolutions follow one another with
+/// nothing between, so all three are one convolution at half the size that makes each pixel's four: at full size the
+/// first alone would cost more than a third of the whole decoder.
+struct Doubling {
+    /// Layer by layer, which is what counts at the edges: there the second convolution sees zeros, not the first one's output.
+    layers: Vec<Layer>,
+    /// `[4 C_out, C, 3, 3]`.
+    folded: Conv2d,
 }
 
 impl AutoencoderTiny {
@@ -196,7 +217,58 @@ fn load_decoder(params: &Params, config: &AutoencoderTinyConfig) -> Result<Vec<L
             layers.push(Layer::Conv(Conv2d::load_with(&next(&layers), width, width, 3, 1, [1, 1], false)?));
         }
     }
+    if config.ends_in_doubling() && !params.are_listed() {
+        let end = layers.split_off(layers.len() - 3);
+        let bias = match end.last() {
+            Some(Layer::Conv(last)) => last.bias(),
+            _ => None,
+        };
+        let width = config.decoder_block_out_channels[0];
+        layers.push(Layer::Doubling(Doubling::fold(end, bias, width, params.device())));
+    }
     Ok(layers)
+}
+
+impl Doubling {
+    /// Of an upsampling, a convolution without a bias, and the one whose `bias` this is; `width` channels come.
+    fn fold(layers: Vec<Layer>, bias: Option<Tensor<1>>, width: usize, device: &Device) -> Self {
+        // A convolution's kernel is what it answers to one pixel, of each channel by itself, back to front.
+        let mut pixel = vec![0f32; width * width * 9];
+        (0..width).for_each(|channel| pixel[(channel * width + channel) * 9 + 4] = 1.0);
+        let answer = run(&layers, Tensor::from_data(TensorData::new(pixel, [width, width, 3, 3]), device));
+        let c_out = answer.dims()[1];
+        let answer = match &bias {
+            Some(bias) => answer - bias.clone().reshape([1, c_out, 1, 1]),
+            None => answer,
+        };
+        let kernel: Tensor<6> = answer.reshape([width, c_out, 3, 2, 3, 2]).flip([2, 4]).permute([1, 3, 5, 0, 2, 4]);
+        let bias = bias.map(|bias| bias.reshape([c_out, 1]).expand([c_out, 4]).reshape([4 * c_out]));
+        let folded = Conv2d::computed(kernel.reshape([4 * c_out, width, 3, 3]), bias);
+        Self { layers, folded }
+    }
+
+    /// `[N, C, H, W] -> [N, C_out, 2 H, 2 W]`.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [n, _, h, w] = x.dims();
+        if h < 2 || w < 2 {
+            return run(&self.layers, x);
+        }
+        let pixels = self.folded.forward(x.clone());
+        let c_out = pixels.dims()[1] / 4;
+        let pixels: Tensor<6> = pixels.reshape([n, c_out, 2, 2, h, w]).permute([0, 1, 4, 2, 5, 3]);
+        let mut pixels: Tensor<4> = pixels.reshape([n, c_out, 2 * h, 2 * w]);
+        for dim in [2, 3] {
+            let side = x.dims()[dim];
+            for (two, at) in [(0, 0), (side - 2, 2 * side - 1)] {
+                let near = run(&self.layers, x.clone().narrow(dim, two, 2));
+                let edge = near.narrow(dim, at - 2 * two, 1);
+                let mut place = [0..n, 0..c_out, 0..2 * h, 0..2 * w];
+                place[dim] = at..at + 1;
+                pixels = pixels.slice_assign(place, edge);
+            }
+        }
+        pixels
+    }
 }
 
 fn run(layers: &[Layer], x: Tensor<4>) -> Tensor<4> {
@@ -204,6 +276,7 @@ fn run(layers: &[Layer], x: Tensor<4>) -> Tensor<4> {
         Layer::Conv(conv) => conv.forward(x),
         Layer::Block(block) => block.forward(x),
         Layer::Activation(activation) => activation.forward(x),
+        Layer::Doubling(doubling) => doubling.forward(x),
         Layer::Upsample(mode, factor) => {
             let [_, _, height, width] = x.dims();
             let size = [height * factor, width * factor];
@@ -229,5 +302,38 @@ impl Block {
         let h = self.activation.forward(second.forward(h));
         // The last activation is ReLU whatever `act_fn` says.
         Activation::Relu.forward(third.forward(h) + x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::Tensors;
+
+    #[test]
+    fn doubling_is_its_layers() {
+        let (width, c_out, device) = (5, 3, Device::flex());
+        let values = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect::<Vec<_>>();
+        let tensors = Tensors::new(&device);
+        tensors.insert("first.weight", &[width, width, 3, 3], values(width * width * 9, 0.7));
+        tensors.insert("last.weight", &[c_out, width, 3, 3], values(c_out * width * 9, 0.9));
+        tensors.insert("last.bias", &[c_out], values(c_out, 1.3));
+        let params = tensors.params("");
+        let last = Conv2d::load(&params.at("last"), width, c_out, 3).unwrap();
+        let bias = last.bias();
+        let end = vec![
+            Layer::Upsample(InterpolateMode::Nearest, 2),
+            Layer::Conv(Conv2d::load_with(&params.at("first"), width, width, 3, 1, [1, 1], false).unwrap()),
+            Layer::Conv(last),
+        ];
+        let doubling = Doubling::fold(end, bias, width, &device);
+        for [n, h, w] in [[2, 7, 6], [1, 2, 2], [1, 3, 2], [1, 1, 4], [1, 20, 33]] {
+            let x = TensorData::new(values(n * width * h * w, 0.3), [n, width, h, w]);
+            let x = Tensor::<4>::from_data(x, &device);
+            let (ours, expected) = (doubling.forward(x.clone()), run(&doubling.layers, x));
+            assert_eq!(ours.dims(), expected.dims());
+            let difference = (ours - expected).abs().max().into_data().try_to_vec::<f32>().unwrap()[0];
+            assert!(difference < 2e-5, "{n} x {h} x {w}: {difference}");
+        }
     }
 }

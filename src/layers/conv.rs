@@ -37,14 +37,24 @@ impl Conv2d {
         bias: bool,
     ) -> Result<Self> {
         let weight = params.weight("weight", [c_out, c_in, kernel, kernel])?;
-        let channels_last = |x: Tensor<4>| laid_out(x.permute([0, 2, 3, 1])).permute([0, 3, 1, 2]);
-        let on_gpu = *params.device() != Device::flex();
         let bias = match bias {
             true => Some(params.tensor("bias", [c_out])?),
             // A GPU would compile convolutions without a bias apart from those with one.
-            false => on_gpu.then(|| Tensor::from_data(TensorData::new(vec![0f32; c_out], [c_out]), params.device())),
+            false => (*params.device() != Device::flex())
+                .then(|| Tensor::from_data(TensorData::new(vec![0f32; c_out], [c_out]), params.device())),
         };
-        Ok(Self { weight: if on_gpu { weight.map(channels_last) } else { weight }, bias, stride, padding })
+        Ok(Self { weight: as_wanted(weight, params.device()), bias, stride, padding })
+    }
+
+    /// Stride 1 and "same" padding, of a weight `[c_out, c_in, k, k]` that was computed, and a bias `[c_out]`.
+    pub fn computed(weight: Tensor<4>, bias: Option<Tensor<1>>) -> Self {
+        let (device, padding) = (weight.device(), weight.dims()[2] / 2);
+        Self { weight: as_wanted(weight.into(), &device), bias, stride: 1, padding: [padding; 2] }
+    }
+
+    /// `[c_out]`.
+    pub fn bias(&self) -> Option<Tensor<1>> {
+        self.bias.clone()
     }
 
     /// `[N, c_in, H, W] -> [N, c_out, H / stride, W / stride]`.
@@ -56,6 +66,14 @@ impl Conv2d {
         let [begin, end] = self.padding;
         let options = ConvOptions::new_with_padding([self.stride; 2], [(begin, end); 2], [1, 1], 1);
         module::conv2d(x, weight, self.bias.clone(), options)
+    }
+}
+
+/// In the layout that the device's convolutions want.
+fn as_wanted(weight: Weight<4>, device: &Device) -> Weight<4> {
+    match *device == Device::flex() {
+        true => weight,
+        false => weight.map(|x| laid_out(x.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Codes of the pictures that a request asks for, of however many candidates.
 
 use super::{
-    event::{Event, Preview, Stage},
-    finish::Finish,
+    event::{Event, Stage},
+    finish::{Finish, Seen},
     model::Model,
     plan,
     request::{CodesPlan, Plan, Request},
@@ -45,17 +45,17 @@ pub async fn read(
 ///
 /// # Errors
 /// Those of the scorer, and whatever `on_event` gives.
-pub async fn score(
+pub async fn see(
     finish: &Finish<'_>,
     codes: &CodesPlan,
     image: usize,
-    preview: Preview<'_>,
+    latent: &Latent,
     on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
-) -> Result<Option<f32>> {
+) -> Result<Option<Seen>> {
     Ok(match (finish.plan.candidates, codes.beams) {
         (None, _) => None,
-        (_, Some(_)) => Some(finish.score(preview).await?.0),
-        (Some(count), _) => Some(finish.candidate([image, count], preview, on_event).await?),
+        (_, Some(_)) => Some(finish.score(finish.pixels(latent, 0)).await?),
+        (Some(count), _) => Some(finish.candidate([image, count], finish.pixels(latent, 0), on_event).await?),
     })
 }
 
@@ -151,8 +151,8 @@ impl Batch<'_> {
         let mut verdicts = Vec::with_capacity(drawn);
         for (i, mutual_information) in self.mutual_information().into_iter().enumerate() {
             let layout = self.run.tokens(i, 0);
-            let preview = self.finish.preview_layout(&layout)?;
-            let score = self.finish.candidate([i, drawn], preview, on_event).await?;
+            let pixels = self.finish.preview_layout(&layout)?.pixels()?;
+            let Seen { score, .. } = self.finish.candidate([i, drawn], pixels, on_event).await?;
             verdicts.push(search::verdict(score, mutual_information, layout.codes.len()));
         }
         self.run.branch(&search::best(&verdicts, beams));

@@ -46,12 +46,12 @@ pub async fn draw(
     let mut drawn = Vec::with_capacity(count);
     for image in 0..count {
         let latent = drawing.denoise([image, count], finish.seed(image), None, &mut on_event).await?;
-        let preview = || finish.preview(latent.clone());
-        let score = match plan.candidates {
-            Some(count) => Some(finish.candidate([image, count], preview(), &mut on_event).await?),
+        let seen = match plan.candidates {
+            Some(count) => Some(finish.candidate([image, count], finish.pixels(&latent, 0), &mut on_event).await?),
             None => None,
         };
-        drawn.push(Drawn { seed: finish.seed(image), latent, score });
+        drawn.push(Drawn::new(finish.seed(image), latent, seen));
+        finish.keep_best(&mut drawn);
     }
     finish.decode(drawn, &mut on_event).await
 }

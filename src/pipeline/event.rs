@@ -46,7 +46,7 @@ pub enum Event<'a> {
         x_t: &'a Latent,
         preview: Preview<'a>,
     },
-    /// A candidate's score, once its steps are done; `picture` is what was scored, decoded as previews are.
+    /// A candidate's score, once its steps are done; `picture` is what was scored: of beam search a layout, else the whole picture.
     Candidate {
         image: usize,
         count: usize,

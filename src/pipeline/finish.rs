@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Result, pixels,
-    values::{Animation, Image, ImageTokens, Latent, TextEmbedding, read},
+    values::{Animation, Image, ImageTokens, Latent, PixelTensor, TextEmbedding, read},
 };
 
 /// What all pictures of a request share.
@@ -21,13 +21,31 @@ pub struct Finish<'a> {
     pub prompt: &'a TextEmbedding,
 }
 
-/// A picture that is drawn, but not decoded.
+/// As many of the best candidates are not decoded a second time.
+const KEPT: usize = 4;
+
+/// A picture that is drawn.
 pub struct Drawn {
-    pub seed: u64,
+    seed: u64,
     /// `[frames, C, h, w]`.
-    pub latent: Latent,
+    latent: Latent,
     /// The scorer's word, where something chooses.
-    pub score: Option<f32>,
+    score: Option<f32>,
+    /// What the scorer saw, unless that is forgotten.
+    pixels: Option<PixelTensor>,
+}
+
+/// What the scorer saw, a picture or the first frame of an animation, and its word on it.
+pub struct Seen {
+    pub pixels: PixelTensor,
+    pub score: f32,
+}
+
+impl Drawn {
+    pub fn new(seed: u64, latent: Latent, seen: Option<Seen>) -> Self {
+        let (score, pixels) = seen.map(|Seen { score, pixels }| (score, pixels)).unzip();
+        Self { seed, latent, score, pixels }
+    }
 }
 
 impl<'a> Finish<'a> {
@@ -55,14 +73,13 @@ impl<'a> Finish<'a> {
         Ok(Preview::new(self.model.info.alpha, move || Ok(decoder.decode(latent))))
     }
 
-    /// The scorer's word on candidate `image`, and what it saw, by `preview`.
+    /// The scorer's word on `pixels`, `[1, C, H, W]`.
     ///
     /// # Errors
     /// Those of the scorer, and of the device.
-    pub async fn score(&self, preview: Preview<'_>) -> Result<(f32, Image)> {
-        let pixels = preview.pixels()?;
+    pub async fn score(&self, pixels: PixelTensor) -> Result<Seen> {
         let score = read(self.model.scorer()?.forward(pixels.clone(), self.prompt)?).await?[0];
-        Ok((score, pixels::read_image(pixels, self.model.info.alpha).await?))
+        Ok(Seen { pixels, score })
     }
 
     /// The same, told as an event, of which candidate `image` of `count` is.
@@ -72,32 +89,39 @@ impl<'a> Finish<'a> {
     pub async fn candidate(
         &self,
         [image, count]: [usize; 2],
-        preview: Preview<'_>,
+        pixels: PixelTensor,
         on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
-    ) -> Result<f32> {
-        let (score, picture) = self.score(preview).await?;
-        let seed = self.seed(image);
-        on_event(Event::Candidate { image, count, seed, score, picture: &picture }).await?;
-        Ok(score)
+    ) -> Result<Seen> {
+        let seen = self.score(pixels).await?;
+        let picture = pixels::read_image(seen.pixels.clone(), self.model.info.alpha).await?;
+        on_event(Event::Candidate { image, count, seed: self.seed(image), score: seen.score, picture: &picture })
+            .await?;
+        Ok(seen)
     }
 
-    /// What is given back, of candidates the best first: a picture each, or an animation with its first frame as the
-    /// picture. Frames are decoded one at a time.
+    /// Keeps of the candidates so far as many as are given back, the best first, so that the others take no memory.
+    pub fn keep_best(&self, drawn: &mut Vec<Drawn>) {
+        drawn.sort_by(|a, b| b.score.unwrap_or_default().total_cmp(&a.score.unwrap_or_default()));
+        drawn.truncate(self.plan.count);
+        drawn.iter_mut().skip(KEPT).for_each(|drawn| drawn.pixels = None);
+    }
+
+    /// What is given back: a picture each, or an animation with its first frame as the picture. Frames are decoded one at
+    /// a time.
     ///
     /// # Errors
     /// Those of the device, and whatever `on_event` gives.
     pub async fn decode(
         &self,
-        mut drawn: Vec<Drawn>,
+        drawn: Vec<Drawn>,
         on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Generated> {
         let mut generated = Generated { warnings: self.plan.warnings.clone(), ..Default::default() };
-        drawn.sort_by(|a, b| b.score.unwrap_or_default().total_cmp(&a.score.unwrap_or_default()));
-        for (image, Drawn { seed, latent, score }) in drawn.into_iter().take(self.plan.count).enumerate() {
+        for (image, Drawn { seed, latent, score, mut pixels }) in drawn.into_iter().enumerate() {
             let mut frames = Vec::with_capacity(self.plan.frames);
             for frame in 0..self.plan.frames {
-                let latent = latent.clone().narrow(0, frame, 1);
-                frames.push(self.frame([image, frame], latent, on_event).await?);
+                let pixels = pixels.take().unwrap_or_else(|| self.pixels(&latent, frame));
+                frames.push(self.frame([image, frame], pixels, on_event).await?);
             }
             generated.images.extend(frames.first().cloned());
             if self.plan.frames > 1 {
@@ -109,17 +133,22 @@ impl<'a> Finish<'a> {
         Ok(generated)
     }
 
+    /// A frame of `latent` in full, `[1, C, H, W]`.
+    pub fn pixels(&self, latent: &Latent, frame: usize) -> PixelTensor {
+        let latent = latent.clone().narrow(0, frame, 1);
+        match self.plan.tile {
+            Some(tile) => self.model.autoencoder.decode_tiled(latent, tile),
+            None => self.model.autoencoder.decode(latent),
+        }
+    }
+
     async fn frame(
         &self,
         [image, frame]: [usize; 2],
-        latent: Latent,
+        pixels: PixelTensor,
         on_event: &mut impl AsyncFnMut(Event<'_>) -> Result<()>,
     ) -> Result<Image> {
         let alpha = self.model.info.alpha;
-        let pixels = match self.plan.tile {
-            Some(tile) => self.model.autoencoder.decode_tiled(latent, tile),
-            None => self.model.autoencoder.decode(latent),
-        };
         on_event(Event::Decoded { image, frame, pixels: &pixels }).await?;
         let drawn = pixels::read_image(pixels, alpha).await?;
         Ok(match (&self.request.init, &self.request.mask) {

@@ -32,9 +32,9 @@ pub async fn draw(
     for (i, layout) in layouts.into_iter().enumerate() {
         let latent = resize_nearest(codebook.decode(&layout.tokens[0]), [h, w]);
         let latent = drawing.denoise([i, count], finish.seed(layout.image), Some(latent), &mut on_event).await?;
-        let preview = finish.preview(latent.clone());
-        let score = codes::score(&finish, &codes, layout.image, preview, &mut on_event).await?;
-        drawn.push(Drawn { seed: layout.seed, latent, score });
+        let seen = codes::see(&finish, &codes, layout.image, &latent, &mut on_event).await?;
+        drawn.push(Drawn::new(layout.seed, latent, seen));
+        finish.keep_best(&mut drawn);
     }
     finish.decode(drawn, &mut on_event).await
 }

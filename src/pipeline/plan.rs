@@ -19,7 +19,7 @@ use crate::{
 
 /// More steps than this only cost time.
 pub const MAX_STEPS: usize = 1000;
-/// The latents of all candidates are kept until the best are known.
+/// More candidates than this only cost time.
 pub const MAX_CANDIDATES: usize = 1024;
 /// More pictures are not drawn as codes side by side, for they would not be drawn faster.
 const MOST_SIDE_BY_SIDE: usize = 16;
@@ -89,9 +89,8 @@ pub fn plan(model: &Model, request: &Request) -> Result<Plan> {
     })?;
 
     if candidates.is_some() {
-        let (halved, scorer) = (model.preview_decoder().1, model.scorer()?);
-        let seen = |side: usize| if halved { side / 2 } else { side };
-        scorer.reduction(seen(height), seen(width))?;
+        let scorer = model.scorer()?;
+        scorer.reduction(height, width)?;
         if codes.as_ref().is_some_and(|codes| codes.beams.is_some()) {
             let small = model.codes()?.0.config().grids[0] * model.autoencoder.shape().factor;
             scorer.reduction(small, small)?;

@@ -115,7 +115,7 @@ pub struct Request {
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub count: Option<usize>,
     /// Draw N pictures, from the seed on, and choose the best by the model's scorer: best first, each with its seed and
-    /// score; the others are decoded small only
+    /// score
     #[serde(deserialize_with = "kind::whole")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub candidates: Option<usize>,

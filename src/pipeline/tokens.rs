@@ -24,9 +24,9 @@ pub async fn draw(
     let mut drawn = Vec::new();
     for coded in codes::draw(&finish, &codes, &text, 2, &mut on_event).await? {
         let latent = codebook.decode(&coded.tokens[1]);
-        let preview = finish.preview(latent.clone());
-        let score = codes::score(&finish, &codes, coded.image, preview, &mut on_event).await?;
-        drawn.push(Drawn { seed: coded.seed, latent, score });
+        let seen = codes::see(&finish, &codes, coded.image, &latent, &mut on_event).await?;
+        drawn.push(Drawn::new(coded.seed, latent, seen));
+        finish.keep_best(&mut drawn);
     }
     finish.decode(drawn, &mut on_event).await
 }

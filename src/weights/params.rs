@@ -206,6 +206,12 @@ pub struct Weight<const D: usize> {
     pieces: Vec<Tensor<D>>,
 }
 
+impl<const D: usize> From<Tensor<D>> for Weight<D> {
+    fn from(whole: Tensor<D>) -> Self {
+        Self { pieces: vec![whole] }
+    }
+}
+
 impl<const D: usize> Weight<D> {
     /// The pieces in f32, in order; most weights are one.
     pub fn pieces(&self) -> impl Iterator<Item = Tensor<D>> {
@@ -265,6 +271,11 @@ impl Params<'_> {
     /// How many rows of `columns` values make a piece, at most; at least one.
     pub fn rows_in_a_piece(&self, columns: usize) -> usize {
         self.tensors.rows_in_a_piece(columns)
+    }
+
+    /// Whether parameters are only listed, so that none has its shape and nothing can be computed from them.
+    pub fn are_listed(&self) -> bool {
+        matches!(self.tensors.source, Source::Listing(_))
     }
 
     /// Takes the tensor `name` (below the prefix) of exactly `shape`, in f32.

@@ -153,10 +153,12 @@ function natively() {
 /** Time and memory natively against tokens, pictures and steps. */
 function scaling() {
   say('', '### Scaling, natively', '', row('picture', 'tokens', 'count', 'steps', 'ms', 'peak MiB'), row('---', '---', '---', '---', '---', '---'));
-  const cases = [[128, 1, 4], [256, 1, 4], [512, 1, 4], [128, 4, 4], [128, 16, 4], [128, 1, 1], [128, 1, 16]];
+  const cases = [[256, 1, 4], [512, 1, 4], [1024, 1, 4], [2048, 1, 4], [256, 4, 4], [256, 16, 4], [256, 1, 1], [256, 1, 16]];
+  const { vae, transformer } = manifest.configs;
+  const pixelsPerToken = 2 ** ((vae.decoder_block_out_channels ?? vae.block_out_channels).length - 1) * transformer.patch_size;
   return cases.map(([side, count, taken]) => {
     const bench = inkbloomBench(['--width', `${side}`, '--height', `${side}`, '--count', `${count}`, '--steps', `${taken}`], 3);
-    say(row(`${side} x ${side}`, `${(side / 16) ** 2}`, `${count}`, `${taken}`, bench.least_median_most_ms.total[1].toFixed(0), `${bench.peak_bytes ? Math.round(bench.peak_bytes / MIB) : '-'}`));
+    say(row(`${side} x ${side}`, `${(side / pixelsPerToken) ** 2}`, `${count}`, `${taken}`, bench.least_median_most_ms.total[1].toFixed(0), `${bench.peak_bytes ? Math.round(bench.peak_bytes / MIB) : '-'}`));
     return { side, count, steps: taken, ...bench };
   });
 }

@@ -2,7 +2,8 @@
 
 Each prompt is drawn by the command line, and the picture moved along each affine path; with ``--drawn`` the model's
 motion adapter draws the same prompts and seeds moving. Pictures of one prompt from as many seeds show what frames are
-that know nothing of each other. One line of JSON for each of these; what is measured: ``motion.measure``.
+that know nothing of each other. One line of JSON for each of these; what is measured: ``motion.measure``. ``--sheets``
+names a folder for a contact sheet of each way, a clip a line.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from inkbloom_train.data import raster
-from inkbloom_train.motion import measure
+from inkbloom_train.motion import SHEET, measure, sheet
 
 MOTIONS = ("bounce", "spin", "wobble", "pulse", "float", "shake", "jelly")
 STYLES = ("3d emoji", "flat emoji", "cartoon emoji", "outlined sticker")
@@ -40,6 +41,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=48, help="at most 48, the default")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--drawn", action="store_true", help="measure the model's motion adapter, too")
+    parser.add_argument("--sheets", type=Path, help="folder to write contact sheets to")
     return parser.parse_args(arguments)
 
 
@@ -60,7 +62,14 @@ def main(arguments: list[str] | None = None) -> dict:
             for line in lines:
                 subprocess.run([options.inkbloom, *line], check=True, capture_output=True)
             print(f"{number + 1}: {prompt}", flush=True)
-        measured = {way.name: measure([load(folder) for folder in sorted(way.iterdir())]) for way in ways}
+        measured = {}
+        for way in ways:
+            drawn = [load(folder) for folder in sorted(way.iterdir())]
+            measured[way.name] = measure(drawn)
+            if options.sheets:
+                options.sheets.mkdir(parents=True, exist_ok=True)
+                every = -(-len(drawn) // SHEET)  # not only the first things, which stand in all styles
+                sheet(drawn[::every], prompts(options.prompts)[::every]).save(options.sheets / f"{way.name.replace(' ', '-')}.png")
     for way, values in measured.items():
         print(json.dumps({"way": way, **values}))
     return measured

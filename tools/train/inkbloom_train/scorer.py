@@ -5,7 +5,8 @@ pooled embeddings: each picture must find its concept among all concepts of the 
 which is not exported, names the style.
 
 The *shipped* one chooses among candidates in the product. It is asked whole prompts, so it learns from captions
-as well, each to be found among those of its batch. The *judge* measures. It has another seed, another width and
+as well, each to be found among those of its batch's pictures in the same style: candidates of one prompt hardly differ
+in style, so what it reads of a prompt shall be the thing. The *judge* measures. It has another seed, another width and
 another held-out tenth, so that what the shipped one chose is not judged by itself.
 
 Both learn from all splits, because they must know the concepts that the generator never saw, but never
@@ -39,12 +40,14 @@ from inkbloom_train.workspace import Workspace
 
 SIDE = 64
 """Pictures are shrunk to this many px before they are scored."""
+ALIKE = 64
+"""Pictures of one style in a batch, from whose captions each is to find its own."""
 SHIPPED, JUDGE = "scorer", "judge"
 COMPONENT, STYLE_HEAD = "component", "style_head.safetensors"
 
 
 class ScorerObjective(nn.Module):
-    """Cross entropy of the concept among all concepts, of the caption among the batch's, and of the style."""
+    """Cross entropy of the concept among all concepts, of the caption among the batch's of the same style, and of the style."""
 
     def __init__(self, model: InkbloomScorer, concept_text: torch.Tensor, styles: int) -> None:
         super().__init__()
@@ -71,8 +74,9 @@ class ScorerObjective(nn.Module):
         loss = found + 0.2 * styled
         if caption is not None:
             pairs = scale * pictures @ self.model.text_embeds(caption).T
+            pairs = pairs.masked_fill(style[:, None] != style, -torch.inf)
             own = torch.arange(len(x), device=x.device)
-            asked = (F.cross_entropy(pairs, own, label_smoothing=0.05) + F.cross_entropy(pairs.T, own, label_smoothing=0.05)) / 2
+            asked = (F.cross_entropy(pairs, own) + F.cross_entropy(pairs.T, own)) / 2
             terms["caption"] = asked.detach()
             loss = loss + asked
         return {"loss": loss, **terms}
@@ -163,7 +167,7 @@ def train(preset: Preset, data: DataSet, workspace: Workspace, worker: Worker, w
         captions = _captions(data, settings, encoder, folder, worker)
 
         def make_batch(rng: np.random.Generator, count: int) -> dict:
-            chosen = torch.as_tensor(rng.choice(learned, count))
+            chosen = torch.as_tensor(rng.choice(learned, count) if captions is None else _of_few_styles(learned, style_of.numpy(), rng, count))
             x = _jitter(to_model(pixels[chosen.to(pixels.device)]), rng)
             batch = {"x": x, "concept": concept_of[chosen].to(worker.device), "style": style_of[chosen].to(worker.device)}
             if captions is not None:
@@ -210,6 +214,13 @@ def _captions(data: DataSet, settings: ScorerSettings, encoder: TextEncoder, fol
         save_file({"captions": encoder.pooled(written).unflatten(0, (len(views), settings.captions)).cpu()}, path)
     worker.barrier()
     return load_file(path)["captions"]
+
+
+def _of_few_styles(rows: np.ndarray, style_of: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
+    """``count`` of ``rows`` at random, about ``ALIKE`` of them of one style, another as many of the next."""
+    firsts = rng.choice(rows, max(1, count // ALIKE))
+    parts = np.array_split(np.arange(count), len(firsts))
+    return np.concatenate([rng.choice(rows[style_of[rows] == style_of[first]], len(part)) for first, part in zip(firsts, parts, strict=True)])
 
 
 def _jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
