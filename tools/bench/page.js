@@ -35,6 +35,7 @@ const SERVED = {
   worker: '/bench/worker.js',
   theirs: { gpu: '/ort/ort.webgpu.bundle.min.mjs', cpu: '/ort/ort.wasm.bundle.min.mjs' },
   theirWasm: '/ort/',
+  tell: (what) => console.info(what),
 };
 
 /** @typedef {Record<'text' | 'denoise' | 'decode' | 'total', number>} Times in milliseconds */
@@ -53,7 +54,7 @@ export async function race(task, host = SERVED) {
   for (const { name, side } of sides) {
     const { times, pixels } = await side.picture();
     result[name] = { load: side.load, first: times, rounds: [], pixels: Array.from(pixels), loadCounts: side.loadCounts };
-    tell(`${name}: the first picture`);
+    tell(`${name}: loaded in ${side.load.toFixed(0)} ms, the first picture in ${times.total.toFixed(0)}`);
   }
   for (const { name, side } of task.warmSeconds ? sides : []) {
     const warmed = performance.now();
@@ -67,7 +68,7 @@ export async function race(task, host = SERVED) {
     const times = [];
     for (const { side } of sides) times.push((await side.picture()).times);
     sides.forEach(({ name }, i) => result[name].rounds.push(times[i]));
-    tell(`round ${round + 1}`);
+    tell(`round ${round + 1}: ${sides.map(({ name }, i) => `${name} ${times[i].total.toFixed(0)} ms`).join(', ')}`);
   }
   if (task.device === 'cpu') result.batch = await ours.batch();
   await ours.close();

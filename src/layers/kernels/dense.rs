@@ -44,15 +44,21 @@ mod gpu {
 
     /// Rows that come at most: beyond, weights would be read from memory too often.
     const MOST: usize = 256;
-    /// Columns that a cube makes, each by one unit of every group.
-    const COLUMNS: usize = 64;
+    /// Units of a group, and columns that each makes, that many apart so that neighbours read neighbours: with eight rows
+    /// it multiplies 32 times for 12 values that it reads.
+    const UNITS: usize = 16;
+    const EACH: usize = 4;
+    /// Columns that a cube makes.
+    const COLUMNS: usize = UNITS * EACH;
     /// Groups of units that share the depth, for few rows and columns alone would leave most of a GPU idle.
-    const GROUPS: usize = 4;
+    const GROUPS: usize = 8;
     /// How deep a group goes before its units wait for each other.
     const DEPTH: usize = 16;
     /// Rows that a unit makes, as many as come or these.
     const ROWS: usize = 8;
     const FEWEST: usize = 2;
+    /// Rows whose sums lie in shared memory at once, of which any browser has 16 KiB.
+    const SUMMED: usize = 4;
 
     pub fn short_dense<const D: usize>(
         x: &Tensor<D>,
@@ -80,7 +86,7 @@ mod gpu {
         kernel::launch(
             &client,
             cubes,
-            CubeDim::new_2d(COLUMNS as u32, GROUPS as u32),
+            CubeDim::new_2d(UNITS as u32, GROUPS as u32),
             x.into_buffer_arg(),
             weight.into_buffer_arg(),
             norm.into_buffer_arg(),
@@ -121,18 +127,20 @@ mod gpu {
         eps: f32,
         #[comptime] at_once: usize,
     ) {
-        let column = CUBE_POS_X as usize * COLUMNS + UNIT_POS_X as usize;
+        let first_column = CUBE_POS_X as usize * COLUMNS + UNIT_POS_X as usize;
         let first_row = CUBE_POS_Y as usize * at_once;
         let group = UNIT_POS_Y as usize;
-        // Beyond the last column one reads the last, for none may leave while others wait for it.
-        let from = min(column, d_out - 1);
         let mut xs = Shared::<[f32]>::new_slice(comptime!(GROUPS * DEPTH * at_once));
-        let mut sums = Array::<f32>::new(at_once);
+        let mut factors = Array::<f32>::new(EACH);
+        let mut sums = Array::<f32>::new(comptime!(EACH * at_once));
         let mut squares = Array::<f32>::new(at_once);
         #[unroll]
         for r in 0..at_once {
-            sums[r] = 0.0f32;
             squares[r] = 0.0f32;
+            #[unroll]
+            for c in 0..EACH {
+                sums[r * EACH + c] = 0.0f32;
+            }
         }
         // All groups go as many turns, each a part of the depth.
         let turns = d_in.div_ceil(comptime!(GROUPS * DEPTH));
@@ -148,57 +156,76 @@ mod gpu {
                     value = x[row * d_in + k];
                 }
                 xs[(group * DEPTH + i % DEPTH) * at_once + i / DEPTH] = value;
-                i += COLUMNS;
+                i += UNITS;
             }
             sync_cube();
             #[unroll]
             for k in 0..DEPTH {
-                // What is over the depth is multiplied by 0.
+                // What is over the depth is multiplied by 0, and beyond the last column one reads the last, for none may
+                // leave while others wait for it.
                 let row = min(start + k, d_in - 1);
-                let mut factor = weight[row * d_out + from];
-                let at = (group * DEPTH + k) * at_once;
+                let mut scale = 1.0f32;
                 if normed == 1 {
-                    factor *= norm[row];
-                    #[unroll]
-                    for r in 0..at_once {
-                        squares[r] += xs[at + r] * xs[at + r];
-                    }
+                    scale = norm[row];
                 }
                 #[unroll]
+                for c in 0..EACH {
+                    factors[c] = weight[row * d_out + min(first_column + c * UNITS, d_out - 1)] * scale;
+                }
+                let at = (group * DEPTH + k) * at_once;
+                #[unroll]
                 for r in 0..at_once {
-                    sums[r] += xs[at + r] * factor;
+                    let value = xs[at + r];
+                    squares[r] += value * value;
+                    #[unroll]
+                    for c in 0..EACH {
+                        sums[r * EACH + c] += value * factors[c];
+                    }
                 }
             }
             sync_cube();
         }
-        let mut of_groups = Shared::<[f32]>::new_slice(comptime!(GROUPS * COLUMNS * at_once));
+        let summed = comptime!(if at_once < SUMMED { at_once } else { SUMMED });
+        let mut of_groups = Shared::<[f32]>::new_slice(comptime!(GROUPS * COLUMNS * summed));
         let mut squares_of_groups = Shared::<[f32]>::new_slice(comptime!(GROUPS * at_once));
         #[unroll]
         for r in 0..at_once {
-            of_groups[(r * GROUPS + group) * COLUMNS + UNIT_POS_X as usize] = sums[r];
             // All units of a group have read the same.
             squares_of_groups[r * GROUPS + group] = squares[r];
         }
-        sync_cube();
-        // Each group finishes some of the rows.
-        let mut r = group;
-        while r < at_once {
-            let row = first_row + r;
-            if row < rows && column < d_out {
-                let mut value = 0.0f32;
-                let mut squares = 0.0f32;
+        #[unroll]
+        for part in 0..comptime!(at_once / summed) {
+            #[unroll]
+            for r in 0..summed {
                 #[unroll]
-                for g in 0..GROUPS {
-                    value += of_groups[(r * GROUPS + g) * COLUMNS + UNIT_POS_X as usize];
-                    squares += squares_of_groups[r * GROUPS + g];
+                for c in 0..EACH {
+                    let at = (r * GROUPS + group) * COLUMNS + c * UNITS + UNIT_POS_X as usize;
+                    of_groups[at] = sums[(part * summed + r) * EACH + c];
                 }
-                if normed == 1 {
-                    value /= (squares / f32::cast_from(d_in) + eps).sqrt();
-                }
-                let at = row * d_out + column;
-                out[at] = finished(value, bias, gate, residual, at, values_of_one, d_out, parts);
             }
-            r += GROUPS;
+            sync_cube();
+            let mut i = group * UNITS + UNIT_POS_X as usize;
+            while i < comptime!(COLUMNS * summed) {
+                let r = i / COLUMNS;
+                let row = first_row + part * summed + r;
+                let column = CUBE_POS_X as usize * COLUMNS + i % COLUMNS;
+                if row < rows && column < d_out {
+                    let mut value = 0.0f32;
+                    let mut squares = 0.0f32;
+                    #[unroll]
+                    for g in 0..GROUPS {
+                        value += of_groups[(r * GROUPS + g) * COLUMNS + i % COLUMNS];
+                        squares += squares_of_groups[(part * summed + r) * GROUPS + g];
+                    }
+                    if normed == 1 {
+                        value /= (squares / f32::cast_from(d_in) + eps).sqrt();
+                    }
+                    let at = row * d_out + column;
+                    out[at] = finished(value, bias, gate, residual, at, values_of_one, d_out, parts);
+                }
+                i += comptime!(UNITS * GROUPS);
+            }
+            sync_cube();
         }
     }
 }
