@@ -1,7 +1,7 @@
 //! The small autoencoder (diffusers `AutoencoderTiny`, the layout of TAESD: madebyollin/taesd).
 
 use burn::tensor::{
-    Device, Tensor, TensorData, activation, module,
+    Int, Tensor, TensorData, activation, module,
     ops::{InterpolateMode, InterpolateOptions},
 };
 
@@ -210,40 +210,37 @@ fn load_decoder(params: &Params, config: &AutoencoderTinyConfig) -> Result<Vec<L
         for _ in 0..blocks {
             layers.push(Layer::Block(Block::load(&next(&layers), width, config.act_fn)?));
         }
-        if i + 1 == stages {
-            layers.push(Layer::Conv(Conv2d::load(&next(&layers), width, config.out_channels, 3)?));
-        } else {
+        if i + 1 < stages {
             layers.push(Layer::Upsample(config.upsample.clone(), config.upsampling_scaling_factor));
             layers.push(Layer::Conv(Conv2d::load_with(&next(&layers), width, width, 3, 1, [1, 1], false)?));
+            continue;
         }
-    }
-    if config.ends_in_doubling() && !params.are_listed() {
-        let end = layers.split_off(layers.len() - 3);
-        let bias = match end.last() {
-            Some(Layer::Conv(last)) => last.bias(),
-            _ => None,
-        };
-        let width = config.decoder_block_out_channels[0];
-        layers.push(Layer::Doubling(Doubling::fold(end, bias, width, params.device())));
+        let (last, c_out) = (next(&layers), config.out_channels);
+        if config.ends_in_doubling() && !params.are_listed() {
+            let doubled = layers.split_off(layers.len() - 2);
+            let unbiased = Conv2d::load_with(&last, width, c_out, 3, 1, [1, 1], false)?;
+            layers.push(Layer::Doubling(Doubling::fold(doubled, unbiased, last.tensor("bias", [c_out])?, width)));
+        } else {
+            layers.push(Layer::Conv(Conv2d::load(&last, width, c_out, 3)?));
+        }
     }
     Ok(layers)
 }
 
 impl Doubling {
-    /// Of an upsampling, a convolution without a bias, and the one whose `bias` this is; `width` channels come.
-    fn fold(layers: Vec<Layer>, bias: Option<Tensor<1>>, width: usize, device: &Device) -> Self {
+    /// Of an upsampling and a convolution, which take `width` channels, and a last one, whose bias comes apart.
+    fn fold(mut layers: Vec<Layer>, last: Conv2d, bias: Tensor<1>, width: usize) -> Self {
+        let (device, [c_out]) = (bias.device(), bias.dims());
         // A convolution's kernel is what it answers to one pixel, of each channel by itself, back to front.
         let mut pixel = vec![0f32; width * width * 9];
         (0..width).for_each(|channel| pixel[(channel * width + channel) * 9 + 4] = 1.0);
-        let answer = run(&layers, Tensor::from_data(TensorData::new(pixel, [width, width, 3, 3]), device));
-        let c_out = answer.dims()[1];
-        let answer = match &bias {
-            Some(bias) => answer - bias.clone().reshape([1, c_out, 1, 1]),
-            None => answer,
-        };
-        let kernel: Tensor<6> = answer.reshape([width, c_out, 3, 2, 3, 2]).flip([2, 4]).permute([1, 3, 5, 0, 2, 4]);
-        let bias = bias.map(|bias| bias.reshape([c_out, 1]).expand([c_out, 4]).reshape([4 * c_out]));
-        let folded = Conv2d::computed(kernel.reshape([4 * c_out, width, 3, 3]), bias);
+        let pixel = Tensor::from_data(TensorData::new(pixel, [width, width, 3, 3]), &device);
+        let answer: Tensor<6> = last.forward(run(&layers, pixel)).reshape([width, c_out, 3, 2, 3, 2]);
+        let back: Tensor<1, Int> = Tensor::from_data(TensorData::from([2i32, 1, 0]), &device);
+        let kernel = answer.select(2, back.clone()).select(4, back).permute([1, 3, 5, 0, 2, 4]);
+        let biases = bias.clone().reshape([c_out, 1]).expand([c_out, 4]).reshape([4 * c_out]);
+        let folded = Conv2d::computed(kernel.reshape([4 * c_out, width, 3, 3]), biases);
+        layers.push(Layer::Conv(last.biased(bias)));
         Self { layers, folded }
     }
 
@@ -307,6 +304,8 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
     use crate::weights::Tensors;
 
@@ -319,14 +318,13 @@ mod tests {
         tensors.insert("last.weight", &[c_out, width, 3, 3], values(c_out * width * 9, 0.9));
         tensors.insert("last.bias", &[c_out], values(c_out, 1.3));
         let params = tensors.params("");
-        let last = Conv2d::load(&params.at("last"), width, c_out, 3).unwrap();
-        let bias = last.bias();
-        let end = vec![
+        let doubled = vec![
             Layer::Upsample(InterpolateMode::Nearest, 2),
             Layer::Conv(Conv2d::load_with(&params.at("first"), width, width, 3, 1, [1, 1], false).unwrap()),
-            Layer::Conv(last),
         ];
-        let doubling = Doubling::fold(end, bias, width, &device);
+        let unbiased = Conv2d::load_with(&params.at("last"), width, c_out, 3, 1, [1, 1], false).unwrap();
+        let bias = params.tensor("last.bias", [c_out]).unwrap();
+        let doubling = Doubling::fold(doubled, unbiased, bias, width);
         for [n, h, w] in [[2, 7, 6], [1, 2, 2], [1, 3, 2], [1, 1, 4], [1, 20, 33]] {
             let x = TensorData::new(values(n * width * h * w, 0.3), [n, width, h, w]);
             let x = Tensor::<4>::from_data(x, &device);

@@ -47,14 +47,14 @@ impl Conv2d {
     }
 
     /// Stride 1 and "same" padding, of a weight `[c_out, c_in, k, k]` that was computed, and a bias `[c_out]`.
-    pub fn computed(weight: Tensor<4>, bias: Option<Tensor<1>>) -> Self {
+    pub fn computed(weight: Tensor<4>, bias: Tensor<1>) -> Self {
         let (device, padding) = (weight.device(), weight.dims()[2] / 2);
-        Self { weight: as_wanted(weight.into(), &device), bias, stride: 1, padding: [padding; 2] }
+        Self { weight: as_wanted(weight.into(), &device), bias: Some(bias), stride: 1, padding: [padding; 2] }
     }
 
-    /// `[c_out]`.
-    pub fn bias(&self) -> Option<Tensor<1>> {
-        self.bias.clone()
+    /// The same with another bias, `[c_out]`.
+    pub fn biased(self, bias: Tensor<1>) -> Self {
+        Self { bias: Some(bias), ..self }
     }
 
     /// `[N, c_in, H, W] -> [N, c_out, H / stride, W / stride]`.
