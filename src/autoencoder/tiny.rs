@@ -231,15 +231,21 @@ impl Doubling {
     /// Of an upsampling and a convolution, which take `width` channels, and a last one, whose bias comes apart.
     fn fold(mut layers: Vec<Layer>, last: Conv2d, bias: Tensor<1>, width: usize) -> Self {
         let (device, [c_out]) = (bias.device(), bias.dims());
-        // A convolution's kernel is what it answers to one pixel, of each channel by itself, back to front.
+        // A convolution's kernel is what it answers to one pixel, of each channel by itself, back to front: six by six values,
+        // of which each of the four pixels that one becomes has every second.
         let mut pixel = vec![0f32; width * width * 9];
         (0..width).for_each(|channel| pixel[(channel * width + channel) * 9 + 4] = 1.0);
         let pixel = Tensor::from_data(TensorData::new(pixel, [width, width, 3, 3]), &device);
-        let answer: Tensor<6> = last.forward(run(&layers, pixel)).reshape([width, c_out, 3, 2, 3, 2]);
-        let back: Tensor<1, Int> = Tensor::from_data(TensorData::from([2i32, 1, 0]), &device);
-        let kernel = answer.select(2, back.clone()).select(4, back).permute([1, 3, 5, 0, 2, 4]);
+        let answer: Tensor<2> = last.forward(run(&layers, pixel)).reshape([width, 36 * c_out]);
+        let taken = (0..36 * c_out).map(|i| {
+            let (channel, [down, right], [y, x]) = (i / 36, [i / 18 % 2, i / 9 % 2], [i / 3 % 3, i % 3]);
+            (channel * 36 + (2 * (2 - y) + down) * 6 + 2 * (2 - x) + right) as i64
+        });
+        let taken = TensorData::new(taken.collect::<Vec<_>>(), [36 * c_out]);
+        let kernel: Tensor<3> =
+            answer.select(1, Tensor::<1, Int>::from_data(taken, &device)).reshape([width, 4 * c_out, 9]);
         let biases = bias.clone().reshape([c_out, 1]).expand([c_out, 4]).reshape([4 * c_out]);
-        let folded = Conv2d::computed(kernel.reshape([4 * c_out, width, 3, 3]), biases);
+        let folded = Conv2d::computed(kernel.swap_dims(0, 1).reshape([4 * c_out, width, 3, 3]), biases);
         layers.push(Layer::Conv(last.biased(bias)));
         Self { layers, folded }
     }
