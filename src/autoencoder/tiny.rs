@@ -336,8 +336,9 @@ mod tests {
             let x = Tensor::<4>::from_data(x, &device);
             let (ours, expected) = (doubling.forward(x.clone()), run(&doubling.layers, x));
             assert_eq!(ours.dims(), expected.dims());
-            let difference = (ours - expected).abs().max().into_data().try_to_vec::<f32>().unwrap()[0];
-            assert!(difference < 2e-5, "{n} x {h} x {w}: {difference}");
+            let largest = |x: Tensor<4>| x.abs().max().into_data().try_to_vec::<f32>().unwrap()[0];
+            let difference = largest(ours - expected.clone()) / largest(expected);
+            assert!(difference < 2e-6, "{n} x {h} x {w}: {difference}");
         }
     }
 }
