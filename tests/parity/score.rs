@@ -49,8 +49,7 @@ fn draw(model: &mut Pipeline, request: &Request) -> (Generated, Vec<(u64, f32)>)
     let mut told = Vec::new();
     let generated = pollster::block_on(model.generate(request, async |event| {
         if let Event::Candidate { seed, score, picture, .. } = event {
-            // Small is half the size.
-            assert_eq!((picture.width, picture.height), (16, 16));
+            assert_eq!((picture.width, picture.height), (32, 32));
             told.push((seed, score));
         }
         Ok(())
@@ -67,25 +66,26 @@ fn the_best_candidates_come_back_best_first() {
         steps: Some(1),
         width: Some(32),
         height: Some(32),
-        candidates: Some(4),
+        candidates: Some(6),
         count: Some(2),
         ..Default::default()
     };
     let (chosen, mut told) = draw(&mut model, &request);
-    assert_eq!(told.iter().map(|(seed, _)| *seed).collect::<Vec<_>>(), [5, 6, 7, 8]);
+    assert_eq!(told.iter().map(|(seed, _)| *seed).collect::<Vec<_>>(), [5, 6, 7, 8, 9, 10]);
     told.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let expected: (Vec<u64>, Vec<f32>) = told.iter().copied().unzip();
-    assert!(expected.1[0] > expected.1[3] + 1e-3, "the scores are all the same: {:?}", expected.1);
+    assert!(expected.1[0] > expected.1[5] + 1e-3, "the scores are all the same: {:?}", expected.1);
     assert_eq!((&chosen.seeds[..], &chosen.scores[..]), (&expected.0[..2], &expected.1[..2]));
-    for (image, seed) in chosen.images.iter().zip(&chosen.seeds) {
+    // Of all of them the last are decoded a second time, for few pictures are kept.
+    let (all, _) = draw(&mut model, &Request { keep: Some(Keep::All), ..request.clone() });
+    assert_eq!((all.images.len(), &all.seeds, &all.scores), (6, &expected.0, &expected.1));
+    let drawn = [chosen, all].map(|drawn| drawn.images.into_iter().zip(drawn.seeds));
+    for (image, seed) in &drawn.into_iter().flatten().collect::<Vec<_>>() {
         let alone = Request { seed: *seed, candidates: None, count: None, ..request.clone() };
         let (alone, told) = draw(&mut model, &alone);
         assert_eq!((&alone.images[0], &alone.seeds[..]), (image, &[*seed][..]));
         assert!(told.is_empty() && alone.scores.is_empty());
     }
-
-    let (all, _) = draw(&mut model, &Request { keep: Some(Keep::All), ..request });
-    assert_eq!((all.images.len(), all.seeds, all.scores), (4, expected.0, expected.1));
 }
 
 #[test]
@@ -100,10 +100,10 @@ fn candidates_that_cannot_be_chosen_from_are_refused_in_words() {
     refused(&model, some(2, 3), "2 candidates are fewer than the 3 pictures");
     refused(&model, some(5000, 1), "5000 candidates are too many");
     refused(&model, Request { keep: Some(Keep::All), ..Default::default() }, "say how many");
-    // Its half is three times 8 high, and its width no multiple of 3.
+    // It is six times 8 high, and its width no multiple of 6.
     let odd = Request { height: Some(48), ..some(2, 1) };
     let error = model.plan(&Request { prompt: "a cat".into(), width: Some(32), ..odd }).unwrap_err();
-    assert!(error.message.contains("the scorer cannot look at 16 x 24 pixels"), "{error}");
+    assert!(error.message.contains("the scorer cannot look at 32 x 48 pixels"), "{error}");
     let (files, weights) = load_model(&fixture("pipeline/sticker_tiny"));
     refused(&Pipeline::load(&files, &weights).unwrap(), some(2, 1), "this model has no scorer");
 }
