@@ -1,7 +1,7 @@
 // What the page keeps from visit to visit, and what its addresses carry.
 import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
-import { PATIENCE, TINY, ask, bytesOf, draw, openPage, setAdvanced, usePage } from './support/page.js';
+import { LONG, PATIENCE, TINY, bytesOf, draw, openPage, setAdvanced, startDrawing, usePage } from './support/page.js';
 
 const lab = usePage();
 let { site, browser, page } = lab;
@@ -122,8 +122,8 @@ describe('an address', () => {
   it('that is pasted into an open page is drawn, too', async () => {
     await page.goto(`${site.url}${TINY}`);
     await draw(page, 'a heart');
-    await page.evaluate(() => { location.hash = 'prompt=a+lemon&seed=5&style=&steps=120'; });
-    await page.getByText(/^Drawing: step \d+ of 120$/).waitFor(PATIENCE);
+    await page.evaluate((steps) => { location.hash = `prompt=a+lemon&seed=5&style=&steps=${steps}`; }, LONG);
+    await page.getByText(/^Drawing: step/).waitFor(PATIENCE);
     // Also while another is drawn.
     await page.evaluate(() => { location.hash = 'prompt=a+pear&seed=6&style=&steps=2'; });
     await page.locator('#stickers li').nth(1).waitFor(PATIENCE);
@@ -188,9 +188,7 @@ describe('Enter', () => {
 
   it('nor does an input method’s Esc stop a drawing', async () => {
     await page.goto(`${site.url}${TINY}`);
-    await setAdvanced(page, { steps: 120 });
-    await ask(page, 'a heart');
-    await page.getByText(/^Drawing: step/).waitFor(PATIENCE);
+    await startDrawing(page, 'a heart');
     await box().evaluate((element) => element.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', keyCode: 229, bubbles: true })));
     await page.locator('#sheet[data-state=done]').waitFor(PATIENCE);
   });

@@ -1,7 +1,7 @@
 // What is in sight, and what what is in sight belongs to.
 import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
-import { PATIENCE, TINY, ask, bytesOf, draw, openPage, setAdvanced, shareInView, usePage } from './support/page.js';
+import { PATIENCE, TINY, ask, bytesOf, draw, openPage, setAdvanced, shareInView, startDrawing, usePage } from './support/page.js';
 
 for (const height of [844, 508]) {
   describe(`on a phone of 390 x ${height}`, () => {
@@ -19,14 +19,15 @@ for (const height of [844, 508]) {
 
     it('shows all of the picture and of the progress after Enter, also of the second one, and the picture when it is done', async () => {
       await page.goto(`${site.url}${TINY}`);
-      await setAdvanced(page, { steps: 120 });
       for (const prompt of ['a heart', 'a red apple']) {
-        await ask(page, prompt);
-        await page.getByText(/^Drawing: step \d+ of 120$/).waitFor(PATIENCE);
+        await startDrawing(page, prompt);
         await assertSeen('#sheet');
         await assertSeen('#progress');
         assert.equal(await page.evaluate(() => document.activeElement?.id), '', 'the keyboard is still up');
-        await page.getByText(/^Drawn in/).waitFor(PATIENCE);
+        await page.getByRole('button', { name: 'Stop' }).click();
+        await page.getByText(/^Stopped\./).waitFor();
+        await setAdvanced(page, { steps: 2 });
+        await draw(page, prompt);
         await assertSeen('#sheet');
       }
     });
@@ -133,9 +134,7 @@ describe('on a desk', () => {
     const caption = await page.locator('#caption').innerText();
     const heart = await bytesOf(page, '#canvas');
     await page.getByRole('link', { name: 'Save sticker' }).waitFor();
-    await setAdvanced(page, { steps: 120 });
-    await ask(page, 'a red apple');
-    await page.locator('#sheet[data-state=drawing]').waitFor(PATIENCE);
+    await startDrawing(page, 'a red apple');
     assert.match(await page.locator('#caption').innerText(), /a red apple is being drawn$/);
     assert.ok(await page.getByRole('link', { name: 'Save sticker' }).isHidden());
     assert.ok(await page.getByRole('button', { name: 'Copy link' }).isHidden());

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { beforeEach, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { PATIENCE, TINY, draw, usePage } from './support/page.js';
+import { PATIENCE, TINY, draw, setAdvanced, startDrawing, usePage } from './support/page.js';
 import { longestTask } from './support/trace.js';
 
 const DEFAULT_MODEL = fileURLToPath(new URL('../../www/models/sticker/manifest.json', import.meta.url));
@@ -173,17 +173,13 @@ describe('the page', () => {
 
   it('stops when told to, by button and by key, and draws again', async () => {
     await page.goto(`${site.url}${TINY}`);
-    await page.getByText('Advanced').click();
-    await page.getByLabel('Steps').fill('120');
     for (const stop of [() => page.getByRole('button', { name: 'Stop' }).click(), () => page.keyboard.press('Escape')]) {
-      await page.getByLabel('What shall I draw?').fill('a heart');
-      await page.keyboard.press('Enter');
-      await page.getByText(/^Drawing: step \d+ of 120$/).waitFor(PATIENCE);
+      await startDrawing(page, 'a heart');
       await stop();
       await page.getByText(/^Stopped\./).waitFor();
       assert.equal(await page.locator('#stickers li').count(), 0);
     }
-    await page.getByLabel('Steps').fill('2');
+    await setAdvanced(page, { steps: 2 });
     await draw(page, 'a heart');
   });
 

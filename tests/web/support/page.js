@@ -47,6 +47,24 @@ export async function ask(page, prompt) {
   await page.keyboard.press('Enter');
 }
 
+/**
+ * As many steps as the scheduler has: what is looked at while it is drawn is still being drawn then, however fast the
+ * machine is. Whoever asks for them stops them.
+ */
+export const LONG = 1000;
+
+/**
+ * Asks for a picture that takes long, and waits until it is seen to be drawn.
+ *
+ * @param {Page} page
+ * @param {string} prompt
+ */
+export async function startDrawing(page, prompt) {
+  await setAdvanced(page, { steps: LONG });
+  await ask(page, prompt);
+  await page.getByText(new RegExp(`^Drawing: step \\d+ of ${LONG}$`)).waitFor(PATIENCE);
+}
+
 /** @param {Page} page @param {string} prompt */
 export async function draw(page, prompt) {
   const before = await page.locator('#stickers li').count();
