@@ -142,7 +142,8 @@ enum Layer {
     Doubling(Doubling),
 }
 
-struct Block {
+/// `AutoencoderTinyBlock`.
+pub(super) struct Block {
     convs: [Conv2d; 3],
     activation: Activation,
 }
@@ -294,12 +295,12 @@ fn run(layers: &[Layer], x: Tensor<4>) -> Tensor<4> {
 
 impl Block {
     /// Its skip is the identity, for input and output are equally wide.
-    fn load(params: &Params, width: usize, activation: Activation) -> Result<Self> {
+    pub(super) fn load(params: &Params, width: usize, activation: Activation) -> Result<Self> {
         let conv = |i: usize| Conv2d::load(&params.at(&format!("conv.{i}")), width, width, 3);
         Ok(Self { convs: [conv(0)?, conv(2)?, conv(4)?], activation })
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [first, second, third] = &self.convs;
         let h = self.activation.forward(first.forward(x.clone()));
         let h = self.activation.forward(second.forward(h));

@@ -193,11 +193,11 @@ impl Batch<'_> {
 /// The latent of a fine grid whose lower rows are still those of the coarse one.
 fn unfinished(finish: &Finish, fine: &ImageTokens, coarse: &ImageTokens) -> Result<Latent> {
     let (_, codebook) = finish.model.codes()?;
-    let (latent, [h, w]) = (codebook.decode(fine), fine.grid);
+    let [h, w] = fine.grid;
     let done = fine.codes.len() / w;
     if done == h {
-        return Ok(latent);
+        return Ok(codebook.decode(fine));
     }
-    let rest = resize_nearest(codebook.decode(coarse), fine.grid).narrow(2, done, h - done);
-    Ok(burn::tensor::Tensor::cat(vec![latent.narrow(2, 0, done), rest], 2))
+    let rest = resize_nearest(codebook.layout(coarse), fine.grid).narrow(2, done, h - done);
+    Ok(burn::tensor::Tensor::cat(vec![codebook.layout(fine).narrow(2, 0, done), rest], 2))
 }

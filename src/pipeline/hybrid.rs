@@ -30,7 +30,7 @@ pub async fn draw(
     let count = layouts.len();
     let mut drawn = Vec::with_capacity(count);
     for (i, layout) in layouts.into_iter().enumerate() {
-        let latent = resize_nearest(codebook.decode(&layout.tokens[0]), [h, w]);
+        let latent = resize_nearest(codebook.layout(&layout.tokens[0]), [h, w]);
         let latent = drawing.denoise([i, count], finish.seed(layout.image), Some(latent), &mut on_event).await?;
         let seen = codes::see(&finish, &codes, layout.image, &latent, &mut on_event).await?;
         drawn.push(Drawn::new(layout.seed, latent, seen));

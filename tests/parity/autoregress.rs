@@ -133,19 +133,25 @@ fn pictures_side_by_side_are_those_drawn_alone_and_branches_go_on_from_their_par
 }
 
 #[test]
-fn the_codebook_decodes_as_the_reference() {
-    let case = fixture("autoencoder/codebook");
-    let config = json(&case.join("config.json"));
-    let weights = Tensors::new(&Device::flex());
-    load_weights(&case, "", &weights);
-    let config = CodebookConfig::read(&Config::new("config.json", &config).unwrap()).unwrap();
-    let codebook = Codebook::from_params(&weights.params(""), config).unwrap();
-    let reference = tensors(&case.join("reference.safetensors"));
-    let decoded = (0..2).flat_map(|row| {
-        let (codes, residual) = pairs(&reference["codes"], row).into_iter().map(|[a, b]| (a, b)).unzip();
-        numbers(codebook.decode(&ImageTokens { grid: [4, 4], codes, residual }))
-    });
-    assert_close(&case, "decoded", &decoded.collect::<Vec<_>>(), &reference, TOLERANCE);
+fn codebooks_decode_as_the_reference() {
+    for name in ["codebook", "codebook_decoder"] {
+        let case = fixture(&format!("autoencoder/{name}"));
+        let config = json(&case.join("config.json"));
+        let weights = Tensors::new(&Device::flex());
+        load_weights(&case, "", &weights);
+        let config = CodebookConfig::read(&Config::new("config.json", &config).unwrap()).unwrap();
+        let codebook = Codebook::from_params(&weights.params(""), config).unwrap();
+        let reference = tensors(&case.join("reference.safetensors"));
+        let (mut layout, mut decoded) = (Vec::new(), Vec::new());
+        for row in 0..2 {
+            let (codes, residual) = pairs(&reference["codes"], row).into_iter().map(|[a, b]| (a, b)).unzip();
+            let tokens = ImageTokens { grid: [4, 4], codes, residual };
+            layout.extend(numbers(codebook.layout(&tokens)));
+            decoded.extend(numbers(codebook.decode(&tokens)));
+        }
+        assert_close(&case, "layout", &layout, &reference, TOLERANCE);
+        assert_close(&case, "decoded", &decoded, &reference, TOLERANCE);
+    }
 }
 
 /// A whole tiny model, and the request that its reference was drawn for.

@@ -28,7 +28,10 @@ AUTOREGRESSIVE = {
         num_attention_heads=2, num_key_value_heads=2, intermediate_size=24, guidance=(3.0,),
     ),
 }  # fmt: skip
-CODEBOOK = dict(codes=(12, 10), latent_channels=4, grids=(2, 4))
+CODEBOOK = {
+    "codebook": dict(codes=(12, 10), latent_channels=4, grids=(2, 4)),
+    "codebook_decoder": dict(codes=(12, 10), latent_channels=4, grids=(2, 4), decoder_channels=6, decoder_blocks=2),
+}
 
 
 def autoregressive(folder: Path, lengths: list[int], **config) -> None:
@@ -64,16 +67,17 @@ def _stepped(model: InkbloomAutoregressive, text: torch.Tensor, mask: torch.Tens
     return torch.cat([model.hidden(None if place else text, mask, codes[:, :place], place, place + 1, cache) for place in range(places)], 1)
 
 
-def codebook(folder: Path) -> None:
+def codebook(folder: Path, **config) -> None:
     gen = generator(folder.name)
-    model = randomise(InkbloomCodebook(**CODEBOOK), gen)
+    model = randomise(InkbloomCodebook(**config), gen)
     model.residual.weight[0] = 0
-    latent = randn(gen, 2, CODEBOOK["latent_channels"], 4, 4)
+    latent = randn(gen, 2, config["latent_channels"], 4, 4)
     clear = randint(gen, 3, 2, 4, 4) == 0
     codes = model.encode(latent, clear)
-    save_case(clean(folder), model, {"latent": latent, "clear": clear.long(), "codes": codes, "decoded": model.decode(codes)})
+    tensors = {"latent": latent, "clear": clear.long(), "codes": codes, "layout": model.layout(codes), "decoded": model.decode(codes)}
+    save_case(clean(folder), model, tensors)
 
 
 def cases() -> dict:
     found = {f"autoregress/{name}": partial(autoregressive, **config) for name, config in AUTOREGRESSIVE.items()}
-    return {**found, "autoencoder/codebook": codebook}
+    return found | {f"autoencoder/{name}": partial(codebook, **config) for name, config in CODEBOOK.items()}

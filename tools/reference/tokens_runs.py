@@ -44,7 +44,8 @@ def model(folder: Path, gen: torch.Generator) -> None:
     scorer = InkbloomScorer(sample_size=8, block_out_channels=(8, 12), norm_num_groups=4, text_embed_dim=TEXT, projection_dim=6)
     components = dict(
         text_encoder=BertModel(text), transformer=denoiser(CHANNELS), vae=vae, scorer=scorer, hybrid=denoiser(2 * CHANNELS),
-        codebook=InkbloomCodebook(codes=CODES, latent_channels=CHANNELS, grids=GRIDS), autoregressive=InkbloomAutoregressive(settings),
+        codebook=InkbloomCodebook(codes=CODES, latent_channels=CHANNELS, grids=GRIDS, decoder_channels=6, decoder_blocks=1),
+        autoregressive=InkbloomAutoregressive(settings),
     )  # fmt: skip
     for name, component in components.items():
         randomise(component, gen)
@@ -103,7 +104,7 @@ def run(folder: Path) -> None:
     reference = dump | {key: text[key] for key in ("input_ids", "text_embedding")}
     save_tensors(folder / "reference.safetensors", reference | {"image": sampler.decode(codebook.decode(dump["tokens.fine"][None]))})
 
-    layout = codebook.decode(dump["tokens.coarse"][None]).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    layout = codebook.layout(dump["tokens.coarse"][None]).repeat_interleave(2, 2).repeat_interleave(2, 3)
     plain, hybrid = sampler.velocity, PixArtTransformer2DModel.from_pretrained(folder / "hybrid").eval()
     sampler.transformer = hybrid
     sampler.velocity = lambda x, *args: plain(torch.cat([x, layout], 1), *args)[:, :CHANNELS]

@@ -85,9 +85,10 @@ class Writer:
             text, empty = self.base.encoder(part), self.base.encoder([""])
             fine = self.fine and not self.hybrid
             codes = autoregress.sample(self.model, text, empty, own[: len(part)], fine=fine, temperature=self.temperature)
-            latent = self.codebook.decode(codes[:, self.model.coarse :] if fine else codes)
             if self.hybrid:
-                latent = self.base.draw(part, own, hybrid.LaidOut(self.base.velocity, hybrid.enlarged(latent)))
+                latent = self.base.draw(part, own, hybrid.LaidOut(self.base.velocity, hybrid.enlarged(self.codebook.layout(codes))))
+            else:
+                latent = self.codebook.decode(codes[:, self.model.coarse :] if fine else codes)
             pictures.append(self.base.decode(latent))
         return np.concatenate(pictures)
 

@@ -83,7 +83,7 @@ class Layouts:
     @torch.no_grad()
     def __call__(self, asked: Asked, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         share = self.redrawn * torch.rand(len(text), device=text.device)
-        return enlarged(self.codebook.decode(autoregress.redrawn(self.writer, self.codes(asked, fine=False), text, mask, share)))
+        return enlarged(self.codebook.layout(autoregress.redrawn(self.writer, self.codes(asked, fine=False), text, mask, share)))
 
 
 def load(preset: Preset, workspace: Workspace, stage: str = TEACHER) -> Velocity:

@@ -62,6 +62,8 @@ class DistillSettings:
 
 @dataclass
 class VqSettings:
+    schedule: Schedule
+    """Of the decoder."""
     first: int = 1024
     """First codes."""
     second: int = 1024
@@ -69,6 +71,8 @@ class VqSettings:
     vectors: int = 400_000
     """Places that the codes are found from."""
     rounds: int = 15
+    decoder_channels: int = 96
+    decoder_blocks: int = 4
 
 
 @dataclass
@@ -210,7 +214,7 @@ def _cpu() -> Preset:
             teacher_steps=2,  # 8 in all, as many as the teacher is served with
             guidance=5.0,
         ),
-        vq=VqSettings(),
+        vq=VqSettings(Schedule(samples=24_000, batch=8, rate=1e-3, decay=0.6, checkpoint_minutes=8, ema=0.995)),
         autoregress=AutoregressSettings(Schedule(samples=600_000, batch=64, rate=2e-3, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01)),
         hybrid=HybridSettings(
             teaching=Schedule(samples=100_000, batch=64, rate=5e-4, warmup=50, decay=0.5, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01),
@@ -242,7 +246,7 @@ def _gpu() -> Preset:
             Schedule(samples=0, minutes=1.75, batch=512, rate=5e-4, warmup=20, decay=0.7, ema=0.99, betas=(0.9, 0.98)),
             guidance=5.0,
         ),
-        vq=VqSettings(),
+        vq=VqSettings(Schedule(samples=0, minutes=0.7, batch=64, rate=1e-3, decay=0.6, ema=0.995)),
         autoregress=AutoregressSettings(Schedule(samples=0, minutes=3.2, batch=256, rate=1.2e-3, decay=0.5, ema=0.998, betas=(0.9, 0.98), weight_decay=0.02)),
         hybrid=HybridSettings(
             teaching=Schedule(samples=0, minutes=1.9, batch=512, rate=5e-4, warmup=50, decay=0.6, ema=0.995, betas=(0.9, 0.98), weight_decay=0.01),
@@ -269,7 +273,7 @@ def _smoke() -> Preset:
         latents=LatentSettings(views=2, batch=8),
         dit=DitSettings(heads=2, head_dim=16, layers=2, schedule=Schedule(samples=240, batch=8, rate=1e-3, warmup=5)),
         distill=DistillSettings(Schedule(samples=80, batch=8, rate=1e-3, warmup=2), teacher_steps=2),
-        vq=VqSettings(first=24, second=16, vectors=2_000, rounds=4),
+        vq=VqSettings(Schedule(samples=32, batch=8, rate=1e-3, warmup=1), first=24, second=16, vectors=2_000, rounds=4, decoder_channels=8, decoder_blocks=1),
         autoregress=AutoregressSettings(Schedule(samples=160, batch=8, rate=2e-3, warmup=5), width=32, heads=2, layers=2, inner=48),
         hybrid=HybridSettings(
             teaching=Schedule(samples=80, batch=8, rate=1e-3, warmup=2),

@@ -4,6 +4,8 @@ Two components of a model. ``codebook/`` (diffusers layout) turns places of a la
 
     a place is a first code a and a residual code b; it stands for embedding[a] + residual[b], a vector of the
     latent in normalised units; a = 0 is a place that shows nothing, whose b is always 0, and residual[0] is zero
+    a grid of such vectors x, its layout, is decoded to the latent x + decoder(x): what the codes leave out can be guessed
+    from the codes around. decoder is a convolution, AutoencoderTiny's blocks and a convolution; or there is none
 
 A picture has two grids of places, each row by row: first the coarse one, the latent of the picture at half its
 size, then the fine one, its own latent. ``autoregressive/`` (transformers layout) is a LlamaForCausalLM with tied
@@ -24,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import Cache
@@ -33,10 +36,20 @@ class InkbloomCodebook(ModelMixin, ConfigMixin):
     """The codes of latents in normalised units."""
 
     @register_to_config
-    def __init__(self, codes: tuple[int, int] = (1024, 1024), latent_channels: int = 8, grids: tuple[int, ...] = (8, 16)) -> None:
+    def __init__(
+        self, codes: tuple[int, int] = (1024, 1024), latent_channels: int = 8, grids: tuple[int, ...] = (8, 16), decoder_channels: int = 64, decoder_blocks: int = 0
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(codes[0], latent_channels)
         self.residual = nn.Embedding(codes[1], latent_channels)
+        if decoder_blocks:
+            self.decoder = nn.Sequential(
+                nn.Conv2d(latent_channels, decoder_channels, 3, padding=1),
+                *(AutoencoderTinyBlock(decoder_channels, decoder_channels, "relu") for _ in range(decoder_blocks)),
+                nn.Conv2d(decoder_channels, latent_channels, 3, padding=1),
+            )
+            nn.init.zeros_(self.decoder[-1].weight)  # it begins by changing nothing
+            nn.init.zeros_(self.decoder[-1].bias)
 
     def encode(self, latent: torch.Tensor, clear: torch.Tensor) -> torch.Tensor:
         """Latents [N, C, h, w] and where they show nothing, bool [N, h, w], to codes [N, h w, 2]."""
@@ -53,11 +66,16 @@ class InkbloomCodebook(ModelMixin, ConfigMixin):
         """What codes [..., 2] stand for, [..., C]."""
         return self.embedding(codes[..., 0]) + self.residual(codes[..., 1])
 
-    def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes [N, h h, 2] of a square grid to a latent [N, C, h, h]."""
+    def layout(self, codes: torch.Tensor) -> torch.Tensor:
+        """What codes [N, h h, 2] of a square grid stand for, each by itself, [N, C, h, h]."""
         x = self.vectors(codes)
         side = round(x.shape[1] ** 0.5)
         return x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes [N, h h, 2] of a square grid to a latent [N, C, h, h]."""
+        x = self.layout(codes)
+        return x + self.decoder(x) if self.config.decoder_blocks else x
 
 
 def nearest(x: torch.Tensor, codes: torch.Tensor, batch: int = 65536) -> torch.Tensor:

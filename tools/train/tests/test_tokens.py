@@ -71,6 +71,18 @@ def test_codes_of_what_shows_nothing_are_0_and_of_nothing_else():
     assert (decoded - latent)[~clear[:, None].expand_as(latent)].square().mean() < latent.square().mean()
 
 
+def test_a_codebooks_decoder_begins_by_changing_nothing_and_sees_a_whole_grid():
+    torch.manual_seed(0)
+    codebook, codes = InkbloomCodebook((6, 5), 4, (2, 4), decoder_channels=8, decoder_blocks=1), torch.randint(1, 5, (2, 16, 2))
+    assert torch.equal(codebook.decode(codes), codebook.layout(codes))
+    torch.nn.init.normal_(codebook.decoder[-1].weight)
+    other = codes.clone()
+    other[:, 5] = (other[:, 5] + 1) % 5
+    moved = (codebook.decode(codes) - codebook.decode(other)).abs().amax((0, 1)) > 0
+    alone = (codebook.layout(codes) - codebook.layout(other)).abs().amax((0, 1)) > 0
+    assert moved.sum() > 8 and alone.sum() == 1
+
+
 def test_means_find_the_groups_that_are_there():
     centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0], [9.0, 9.0]])
     gen = torch.Generator().manual_seed(0)
@@ -111,7 +123,7 @@ def test_layouts_are_thumbnails_enlarged_of_which_the_writer_redraws_a_share(smo
         drawn[redrawn] = hybrid.Layouts(preset, None, smoke, worker, found)(asked, text, mask)
     layout, codebook = drawn[0.0], vq.load(smoke.stage("vq"), vq.COMPONENT, presets.load("smoke", []))
     assert torch.equal(layout[:, :, ::2, ::2], layout[:, :, 1::2, 1::2]) and layout.shape == found.values[:8].shape
-    assert torch.equal(layout[:, :, ::2, ::2], codebook.decode(codebook.encode(found.thumbnails[:8].float(), found.thumbnails_clear[:8])))
+    assert torch.equal(layout[:, :, ::2, ::2], codebook.layout(codebook.encode(found.thumbnails[:8].float(), found.thumbnails_clear[:8])))
     assert (drawn[1.0] != layout).any()
 
 
@@ -151,7 +163,8 @@ def test_token_stages_are_done_and_their_models_exported(smoke):
     assert "held_coarse_bits" in checkpoint.load_meta(smoke.stage("autoregress") / "checkpoint")["state"]["measures"]
     index = json.loads((smoke.export / "model_index.json").read_text())
     assert index["codebook"] == ["inkbloom", "InkbloomCodebook"] and index["hybrid"] == ["diffusers", "PixArtTransformer2DModel"]
-    assert InkbloomCodebook.from_pretrained(smoke.export / "codebook", low_cpu_mem_usage=False).config.grids == [2, 4]
+    codebook = InkbloomCodebook.from_pretrained(smoke.export / "codebook", low_cpu_mem_usage=False)
+    assert codebook.config.grids == [2, 4] and codebook.config.decoder_blocks == 1 and codebook.decoder[-1].weight.any()
     model = InkbloomAutoregressive.from_pretrained(smoke.export / "autoregressive")
     assert model.places == 20 and not (smoke.export / "autoregressive" / "generation_config.json").exists()
     assert load_file(smoke.export / "autoregressive" / "model.safetensors")["model.embed_tokens.weight"].dtype == torch.float16
