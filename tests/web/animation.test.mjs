@@ -85,9 +85,8 @@ describe('the package', () => {
       const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 64 });
       const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', { willReadFrequently: true }));
       const off = { alpha: 0, colour: 0 };
-      for (const [index, frame] of frames.entries()) {
-        video.currentTime = index * 0.1 + 0.05;
-        await new Promise((resolve) => { video.onseeked = resolve; });
+      /** @param {number[]} frame */
+      const compare = (frame) => {
         context.clearRect(0, 0, 64, 64);
         context.drawImage(video, 0, 0);
         const { data } = context.getImageData(0, 0, 64, 64);
@@ -98,8 +97,18 @@ describe('the package', () => {
           for (let part = 0; part < 3; part += 1) colour += Math.abs(data[at + part] - frame[at + part]);
           seen += 3;
         }
-        off.alpha = Math.max(off.alpha, alpha);
-        off.colour = Math.max(off.colour, colour / seen);
+        return { alpha, colour: colour / seen };
+      };
+      for (const [index, frame] of frames.entries()) {
+        video.currentTime = index * 0.1 + 0.05;
+        await new Promise((resolve) => { video.onseeked = resolve; });
+        // What was sought is shown a moment later on a busy machine, and until then what was before, or nothing.
+        let found = compare(frame);
+        for (const start = performance.now(); (found.alpha >= 1 || found.colour >= 6) && performance.now() - start < 3000; found = compare(frame)) {
+          await new Promise((resolve) => { setTimeout(resolve, 20); });
+        }
+        off.alpha = Math.max(off.alpha, found.alpha);
+        off.colour = Math.max(off.colour, found.colour);
       }
       return { duration: video.duration, off };
     }, { bytes, frames });
