@@ -67,7 +67,7 @@ describe('the package', () => {
         const alpha = Math.max(0, Math.min(1, (20 - Math.hypot((index % 64) - 28, Math.floor(index / 64) - 36)) / 6));
         if (alpha > 0) image.data.set([200, 60, 30, 255 * alpha], index * 4);
       }
-      const animation = await ink.animate(image, { motion: 'spin', frames: 8, fps: 10 });
+      const animation = await ink.animate(image, { motion: 'float', frames: 8, fps: 10 });
       await ink.dispose();
       if (!await animation.canSave('video/webm')) throw new Error('This browser should encode VP9.');
       const film = await animation.toBlob('video/webm');
